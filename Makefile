@@ -1,0 +1,97 @@
+# Limelight: `make run` starts the page, `make test` checks everything. Both set up what they need.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --progress-bar off
+ARGS ?=
+RUN_READY := $(VENV)/.run-ready
+DEV_READY := $(VENV)/.dev-ready
+SYSTEM_READY := $(VENV)/.system-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-quick test-browser check format train-autoencoder train-parser train-denoiser export bench clean
+
+help:
+	@echo "make run                start Limelight on 127.0.0.1:7860 (ARGS=\"--port 7861\" passes options on)"
+	@echo "make test               lint, format, types, then all tests including the browser"
+	@echo "make test-quick         all tests without the browser"
+	@echo "make test-browser       the browser tests only"
+	@echo "make check              ruff and mypy only"
+	@echo "make train-autoencoder  also train-parser, train-denoiser, export (ARGS=\"--minutes 60 --resume\")"
+	@echo "make bench              measure every scenario and rewrite the table in README.md"
+
+run: $(RUN_READY)
+	$(PY) app.py $(ARGS)
+
+test: check $(SYSTEM_READY)
+	$(PY) -m pytest $(ARGS)
+
+test-quick: check $(SYSTEM_READY)
+	$(PY) -m pytest -m "not browser" $(ARGS)
+
+test-browser: $(SYSTEM_READY)
+	$(PY) -m pytest -m browser $(ARGS)
+
+check: $(DEV_READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(DEV_READY)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+train-autoencoder: $(SYSTEM_READY)
+	$(PY) -m training.train_autoencoder $(ARGS)
+
+train-parser: $(SYSTEM_READY)
+	$(PY) -m training.train_extras $(ARGS)
+
+train-denoiser: $(SYSTEM_READY)
+	$(PY) -m training.train_denoiser $(ARGS)
+
+export: $(SYSTEM_READY)
+	$(PY) -m training.export $(ARGS)
+
+bench: $(SYSTEM_READY)
+	$(PY) -m benchmarks run autoencoder --json benchmarks/results/autoencoder.json
+	$(PY) -m benchmarks run t2i_fidelity --json benchmarks/results/t2i_fidelity.json
+	$(PY) -m benchmarks run t2i_speed --json benchmarks/results/t2i_speed.json
+	$(PY) -m benchmarks run startup --json benchmarks/results/startup.json
+	$(PY) -m benchmarks table
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+# A Python without ensurepip (bare Debian) cannot give the venv its pip: our own pip installs it from outside.
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Limelight needs Python 3.10 or newer (3.11 is tested); $(PYTHON) is older. Try: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
+		|| { rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(PY) install --quiet pip; } \
+		|| { rm -rf $(VENV); echo "No virtual environment could be made. On Debian: apt install python3-venv"; exit 1; }
+
+$(RUN_READY): requirements.txt | $(PY)
+	@echo "Installing what the page needs (once; a few minutes) ..."
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(DEV_READY): requirements-dev.txt $(RUN_READY)
+	@echo "Installing what tests and training need (once) ..."
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+# Chromium for the browser tests; its Debian package also brings the GL libraries that skia-python links to.
+$(SYSTEM_READY): $(DEV_READY)
+	@if command -v chromium >/dev/null && $(PY) -c 'import skia' 2>/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing chromium, libgl1 and libegl1 (once) ..."; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			chromium libgl1 libegl1 fonts-dejavu-core >/dev/null; \
+	else \
+		echo "Tests and training need the programs chromium, libgl1 and libegl1. Install them once, for example:"; \
+		echo "  sudo apt install chromium libgl1 libegl1"; \
+		exit 1; \
+	fi
+	@touch $@
