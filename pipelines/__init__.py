@@ -1,0 +1,54 @@
+"""What the page may use: request and result records, errors, ranges, PNG settings, and the stream functions.
+
+Names that need torch and diffusers are loaded at their first use, so that the page is on screen before them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import BackendUnavailable, CompositionError, UserError
+from pipelines.params import Choice, Range, ranges, validate
+from pipelines.png_settings import read_settings, settings_to_pnginfo, to_python
+from pipelines.types import ImageResult, Measure, Progress, TextToImageRequest
+
+if TYPE_CHECKING:
+    from pipelines.cache import ModelStore
+    from pipelines.model import badge, unknown_words
+    from pipelines.text_to_image import text_to_image_stream
+
+_LATE = {
+    "ModelStore": "pipelines.cache",
+    "badge": "pipelines.model",
+    "unknown_words": "pipelines.model",
+    "text_to_image_stream": "pipelines.text_to_image",
+}
+
+__all__ = [
+    "BackendUnavailable",
+    "Choice",
+    "CompositionError",
+    "ImageResult",
+    "Measure",
+    "ModelStore",
+    "Progress",
+    "Range",
+    "TextToImageRequest",
+    "UserError",
+    "badge",
+    "ranges",
+    "read_settings",
+    "settings_to_pnginfo",
+    "text_to_image_stream",
+    "to_python",
+    "unknown_words",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name that needs torch at its first use."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name]), name)

@@ -1,0 +1,220 @@
+"""Settings inside the PNG: written with every download, read back when a picture is dropped in, and as Python code.
+
+Two text chunks are written: `limelight` (our request as JSON, read back exactly) and `parameters` (the line format
+that other tools read). Reading walks the chunk headers itself and never loads more than MAX_SETTINGS_BYTES of text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import PngImagePlugin
+
+from pipelines.errors import UserError
+from pipelines.params import validate
+from pipelines.types import ImageResult, TextToImageRequest
+
+KEY = "limelight"
+OTHER_KEY = "parameters"
+FORMAT_VERSION = 1
+MAX_SETTINGS_BYTES = 64 * 1024
+MAX_CHUNKS = 10_000
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SAMPLER_TITLES = {"dpmpp_2m": "DPM++ 2M", "ddim": "DDIM", "unipc": "UniPC"}
+_SCHEDULER_CLASSES = {
+    "dpmpp_2m": "DPMSolverMultistepScheduler",
+    "ddim": "DDIMScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+_PLAIN_SOURCES = {
+    "storybook": ("StableDiffusionPipeline", "assets/storybook"),
+    "sd15": ("StableDiffusionPipeline", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    "sdxl": ("StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0"),
+}
+
+
+def _single_request(result: ImageResult, index: int) -> TextToImageRequest:
+    """Make the request that draws picture `index` of a result on its own."""
+    return dataclasses.replace(result.request, seed=result.seed_used + index, num_images=1, compare=False)
+
+
+def settings_to_pnginfo(result: ImageResult, index: int = 0) -> PngImagePlugin.PngInfo:
+    """Write the settings of picture `index` as PNG text chunks, to be passed to `image.save(pnginfo=...)`.
+
+    Returns: chunks `limelight` (JSON) and `parameters` (one readable block).
+    Raises:  ValueError if there is no such picture.
+    """
+    if not 0 <= index < len(result.images):
+        raise ValueError(f"picture {index} of {len(result.images)} does not exist")
+    request = _single_request(result, index)
+    info = PngImagePlugin.PngInfo()
+    document = {"version": FORMAT_VERSION, "request": dataclasses.asdict(request)}
+    info.add_text(KEY, json.dumps(document, ensure_ascii=True))
+    info.add_text(OTHER_KEY, _to_parameters(request, result.images[index].size))
+    return info
+
+
+def _to_parameters(request: TextToImageRequest, size_px: tuple[int, int]) -> str:
+    """Write the settings in the line format that other tools read."""
+    lines = [request.prompt]
+    if request.negative_prompt:
+        lines.append(f"Negative prompt: {request.negative_prompt}")
+    lines.append(
+        f"Steps: {request.num_steps}, Sampler: {_SAMPLER_TITLES[request.sampler]}, CFG scale: {request.guidance_scale:g}, "
+        f"Seed: {request.seed}, Size: {size_px[0]}x{size_px[1]}, CFG rescale: {request.guidance_rescale:g}, "
+        f"Model: {request.backend}"
+    )
+    return "\n".join(lines)
+
+
+def read_settings(path: str | Path) -> TextToImageRequest:
+    """Read the request back from a PNG that was saved with settings.
+
+    Returns: a validated request; from `limelight` if present, else from a `parameters` text.
+    Raises:  UserError if the file is no PNG, holds no settings, or holds damaged, oversized or forged ones.
+    """
+    texts = _read_texts(Path(path))
+    if KEY in texts:
+        return _from_json(texts[KEY])
+    if OTHER_KEY in texts:
+        return _from_parameters(texts[OTHER_KEY])
+    raise UserError("This picture holds no settings; choose a PNG that was downloaded from Limelight.")
+
+
+def _read_texts(path: Path) -> dict[str, str]:
+    """Collect the two text chunks we know, looking at chunk headers only for all others."""
+    texts: dict[str, str] = {}
+    with path.open("rb") as file:
+        if file.read(len(_SIGNATURE)) != _SIGNATURE:
+            raise UserError("This file is not a PNG picture; choose a PNG that was downloaded from Limelight.")
+        for _ in range(MAX_CHUNKS):
+            header = file.read(8)
+            if len(header) < 8:
+                break
+            length, kind = struct.unpack(">I4s", header)
+            if kind == b"IEND":
+                break
+            if kind in (b"tEXt", b"iTXt", b"zTXt"):
+                key, value = _read_text_chunk(file, length, kind)
+                if key in (KEY, OTHER_KEY):
+                    texts.setdefault(key, value)
+            else:
+                file.seek(length + 4, 1)
+    return texts
+
+
+def _read_text_chunk(file: BinaryIO, length: int, kind: bytes) -> tuple[str, str]:
+    """Read one text chunk of bounded size; compressed ones are named but never unpacked."""
+    if length > MAX_SETTINGS_BYTES:
+        raise UserError(
+            f"The text inside this PNG is too large ({length // 1024} KB); settings have at most "
+            f"{MAX_SETTINGS_BYTES // 1024} KB, so choose a PNG that was downloaded from Limelight."
+        )
+    data, checksum = file.read(length), file.read(4)
+    if len(data) < length or checksum != struct.pack(">I", zlib.crc32(kind + data)):
+        raise UserError("The settings inside this PNG are damaged; download the picture again.")
+    key, _, rest = data.partition(b"\0")
+    name = key.decode("latin-1")
+    if kind == b"tEXt":
+        return name, rest.decode("latin-1")
+    is_compressed = kind == b"zTXt" or rest[:1] != b"\0"
+    if is_compressed:
+        return "", ""
+    # iTXt after the keyword: compression flag, method, language, 0, translated keyword, 0, UTF-8 text.
+    parts = rest[2:].split(b"\0", 2)
+    return name, parts[2].decode("utf-8", errors="replace") if len(parts) == 3 else ""
+
+
+def _from_json(source: str) -> TextToImageRequest:
+    """Parse our own JSON key into a validated request."""
+    forged = "The settings inside this PNG were not written by Limelight; set them by hand."
+    try:
+        document = json.loads(source)
+    # RecursionError: thousands of opening brackets; both mean that somebody else wrote this text.
+    except (ValueError, RecursionError) as error:
+        raise UserError(forged) from error
+    fields = document.get("request") if isinstance(document, dict) else None
+    if not isinstance(fields, dict) or document.get("version") != FORMAT_VERSION:
+        raise UserError(forged)
+    return _to_request(fields, forged)
+
+
+def _to_request(fields: dict[str, Any], forged: str) -> TextToImageRequest:
+    """Build and validate a request from named values; unknown or missing names are refused."""
+    known = {field.name for field in dataclasses.fields(TextToImageRequest)}
+    if not set(fields) <= known or "prompt" not in fields:
+        raise UserError(forged)
+    return validate(TextToImageRequest(**fields))
+
+
+def _from_parameters(source: str) -> TextToImageRequest:
+    """Parse the readable line format; a key that is missing keeps its default."""
+    body, _, last = source.rpartition("\n")
+    prompt, _, negative = body.partition("\nNegative prompt:")
+    found = dict(re.findall(r"([A-Za-z][A-Za-z ]{0,30}): *([^,\n]{1,200})", last))
+    if "Steps" not in found or "Seed" not in found:
+        raise UserError("The settings inside this PNG are in an unknown form; set them by hand.")
+    fields: dict[str, Any] = {"prompt": prompt.strip(), "negative_prompt": negative.strip()}
+    wanted = (
+        ("Steps", "num_steps"),
+        ("Seed", "seed"),
+        ("CFG scale", "guidance_scale"),
+        ("CFG rescale", "guidance_rescale"),
+    )
+    for key, name in wanted:
+        if key in found:
+            fields[name] = _to_number(key, found[key])
+    titles = {title: name for name, title in _SAMPLER_TITLES.items()}
+    if found.get("Sampler", "").strip() in titles:
+        fields["sampler"] = titles[found["Sampler"].strip()]
+    if found.get("Model", "").strip() in _PLAIN_SOURCES:
+        fields["backend"] = found["Model"].strip()
+    return _to_request(fields, "The settings inside this PNG are in an unknown form; set them by hand.")
+
+
+def _to_number(key: str, value: str) -> float | int:
+    """Turn a number in a settings line into int or float."""
+    try:
+        return int(value) if re.fullmatch(r" *-?\d{1,30} *", value) else float(value)
+    except ValueError as error:
+        raise UserError(f"{key} {value.strip()!r} inside this PNG is not a number; set it by hand.") from error
+
+
+def to_python(request: TextToImageRequest) -> str:
+    """Write a request as code that draws the same picture with plain diffusers ("copy as Python").
+
+    Returns: a runnable script; it saves one PNG per picture in the current folder.
+    """
+    pipeline, source = _PLAIN_SOURCES.get(request.backend, ("StableDiffusionPipeline", request.backend))
+    scheduler = _SCHEDULER_CLASSES[request.sampler]
+    size = "".join(f"    {side}={value},\n" for side, value in _sizes(request))
+    return (
+        f"import torch\n"
+        f"from diffusers import {', '.join(sorted((scheduler, pipeline)))}\n\n"
+        f"pipe = {pipeline}.from_pretrained({source!r}, use_safetensors=True)\n"
+        f"pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config)\n"
+        f"seeds = range({request.seed}, {request.seed + request.num_images})\n"
+        f"images = pipe(\n"
+        f"    {request.prompt!r},\n"
+        f"    negative_prompt={request.negative_prompt!r},\n"
+        f"    num_inference_steps={request.num_steps},\n"
+        f"    guidance_scale={request.guidance_scale!r},\n"
+        f"    guidance_rescale={request.guidance_rescale!r},\n"
+        f"{size}"
+        f"    num_images_per_prompt={request.num_images},\n"
+        f'    generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],\n'
+        f").images\n"
+        f"for seed, image in zip(seeds, images):\n"
+        f'    image.save(f"limelight_{{seed}}.png")\n'
+    )
+
+
+def _sizes(request: TextToImageRequest) -> list[tuple[str, int]]:
+    """List the sides that differ from the model's own size."""
+    return [(side, value) for side, value in (("width", request.width_px), ("height", request.height_px)) if value]

@@ -1,0 +1,128 @@
+"""Frozen records that cross the seams: requests, progress, results, and what a technique sees of a run.
+
+Holds no behaviour and imports no model code, so that the page can be built before torch is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from pipelines.params import choice, flag, ranged, text
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipelines.model import ModelBundle, TextCond
+
+SAMPLERS = ("dpmpp_2m", "ddim", "unipc")
+
+
+@dataclass(frozen=True)
+class TextToImageRequest:
+    """Say what to draw; every field is a plain value, checked once by `params.validate`.
+
+    Units: width_px and height_px None mean the backend's own size; image k of num_images uses seed + k.
+    """
+
+    prompt: str = text(None, 10_000, label="Prompt", help="What the picture shows, in plain words.")
+    negative_prompt: str = text("", 10_000, label="Negative prompt", help="What the picture should not show.")
+    seed: int = ranged(0, 0, 2**32 - 1, 1, label="Seed", help="The same seed and settings give the same picture.")
+    num_steps: int = ranged(20, 1, 100, 1, label="Steps", help="More steps are slower and a little finer.")
+    guidance_scale: float = ranged(
+        4.0, 0.0, 20.0, 0.1, label="Guidance", help="How hard the prompt pulls; 1 is no pull."
+    )
+    guidance_rescale: float = ranged(
+        0.0,
+        0.0,
+        1.0,
+        0.05,
+        label="Guidance rescale",
+        help="Takes back the harsh contrast of strong guidance; 0 is off.",
+    )
+    sampler: str = choice("dpmpp_2m", SAMPLERS, label="Sampler", help="The rule that walks from noise to picture.")
+    width_px: int | None = ranged(None, 64, 2048, 8, unit="px", label="Width", help="Empty: the model's own size.")
+    height_px: int | None = ranged(None, 64, 2048, 8, unit="px", label="Height", help="Empty: the model's own size.")
+    num_images: int = ranged(1, 1, 8, 1, label="Pictures", help="How many pictures, each with the next seed.")
+    compare: bool = flag(False, label="Compare", help="Draw the same seed without and with the technique.")
+    backend: str = text("storybook", 100, label="Backend", help="Which model draws.")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Report one finished step.
+
+    Units: step counts finished steps, 1..num_steps; seconds_left is an estimate; preview is a small picture or None.
+    """
+
+    step: int
+    num_steps: int
+    note: str = ""
+    preview: Image.Image | None = None
+    seconds_left: float = 0.0
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Hold the number a technique moves: without it, with it; `on` equals `off` when nothing was compared."""
+
+    name: str
+    label: str
+    off: float
+    on: float
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """Hold finished pictures and everything that is true about how they were made."""
+
+    images: tuple[Image.Image, ...]
+    baseline_images: tuple[Image.Image, ...]
+    seed_used: int
+    seconds: float
+    measures: tuple[Measure, ...]
+    notes: tuple[str, ...]
+    request: TextToImageRequest
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Tell a technique, when it is opened, what stays the same during the whole run.
+
+    Shapes: latents of the run are (num_images, spec.latent_channels, height_cells, width_cells).
+    Units:  note(sentence) adds a sentence to the result's notes.
+    """
+
+    num_steps: int
+    num_images: int
+    height_cells: int
+    width_cells: int
+    guidance_scale: float
+    sampler: str
+    text: TextCond
+    generators: tuple[torch.Generator, ...]
+    note: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """Tell a hook where the run stands; complete at every point.
+
+    Units: step 0-based; fraction = step / num_steps; timestep 0..999 in training units; alpha_bar 0..1;
+           sigma = sqrt(1 - alpha_bar), the share of noise in the latents.
+    """
+
+    step: int
+    num_steps: int
+    fraction: float
+    timestep: int
+    alpha_bar: float
+    sigma: float
+    guidance_scale: float
+    model: ModelBundle
+    text: TextCond
+    generators: tuple[torch.Generator, ...]
