@@ -49,10 +49,8 @@ def make_source(path: str, text: str) -> Source:
 
 def load_sources() -> tuple[Source, ...]:
     """Read app.py and every Python file of the five folders."""
-    paths = [
-        *([ROOT / "app.py"] if (ROOT / "app.py").exists() else []),
-        *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))),
-    ]
+    nested = (path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))
+    paths = (ROOT / "app.py", *nested)
     return tuple(make_source(str(path.relative_to(ROOT)), path.read_text("utf-8")) for path in paths)
 
 
