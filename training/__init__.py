@@ -1,0 +1,1 @@
+"""Training recipes and the drawn world; never imported by `pipelines` or `tabs`."""

@@ -1,0 +1,1 @@
+"""The drawn world: seeded scene records, their pictures, captions and exact truth."""
