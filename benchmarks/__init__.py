@@ -1,0 +1,1 @@
+"""Measurements that the README quotes, each repeatable with one command: `python -m benchmarks list`."""

@@ -1,0 +1,95 @@
+"""The scenarios as data: what each measures, its figures in the order of the README, and what they should reach.
+
+A scenario's module has a function `measure(settings) -> dict[str, Figure]`; it is imported only to be run.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """Describe one figure for the README. Units: `aim` in the figure's own unit; is_lower_better for times."""
+
+    name: str
+    label: str
+    aim: float
+    is_lower_better: bool = False
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Describe one measurement; `counts` says what --n counts."""
+
+    name: str
+    title: str
+    module: str
+    default_n: int
+    counts: str
+    figures: tuple[FigureSpec, ...]
+
+
+SCENARIOS = (
+    Scenario(
+        "t2i_fidelity",
+        "Does the picture show what the prompt says? Judged by the scene parser",
+        "benchmarks.fidelity",
+        92,
+        "prompts a task",
+        (
+            FigureSpec("parser_clean_acc", "scene parser, clean held-out renders: every class and colour", 0.99),
+            FigureSpec("parser_roundtrip_acc", "the same after the autoencoder's round trip", 0.97),
+            FigureSpec("geneval_single", "GenEval: single object", 0.97),
+            FigureSpec("geneval_two", "GenEval: two objects", 0.80),
+            FigureSpec("geneval_counting", "GenEval: counting, two to four", 0.50),
+            FigureSpec("geneval_colours", "GenEval: colours", 0.95),
+            FigureSpec("geneval_position", "GenEval: position", 0.55),
+            FigureSpec("geneval_attribution", "GenEval: colour attribution", 0.65),
+            FigureSpec("geneval_overall", "GenEval: overall, mean of the six", 0.74),
+            FigureSpec("one_object_all", "object, colour, background and style all as asked", 0.85),
+            FigureSpec("heldout_pair_gap", "colour right: trained minus never-trained pairs", 0.10, True),
+        ),
+    ),
+    Scenario(
+        "autoencoder",
+        "What the autoencoder keeps of a picture",
+        "benchmarks.autoencoder",
+        500,
+        "held-out scenes",
+        (FigureSpec("autoencoder_psnr_db", "PSNR after encoding and decoding (against PCA)", 30.0),),
+    ),
+    Scenario(
+        "t2i_speed",
+        "How long one picture takes, and what it costs",
+        "benchmarks.speed",
+        7,
+        "repeats",
+        (
+            FigureSpec("seconds_20_steps", "one picture, 256 px, 20 guided steps (against plain diffusers)", 2.0, True),
+            FigureSpec("ratio_to_diffusers", "time as a share of plain diffusers' time", 1.0, True),
+            FigureSpec("stop_s", "from Stop to a free queue, slowest seen", 1.0, True),
+            FigureSpec("peak_mb", "peak memory of a process that loads the page's parts and draws", 2000.0, True),
+        ),
+    ),
+    Scenario(
+        "startup",
+        "From the command to the first picture, with warm file cache",
+        "benchmarks.startup",
+        3,
+        "starts",
+        (
+            FigureSpec("page_ready_s", "`python app.py` to the page", 6.0, True),
+            FigureSpec("first_picture_s", "`python app.py` to the first finished picture", 10.0, True),
+        ),
+    ),
+)
+
+
+def find_scenario(name: str) -> Scenario:
+    """Find a scenario by its name.
+
+    Raises: ValueError naming the scenarios there are.
+    """
+    for scenario in SCENARIOS:
+        if scenario.name == name:
+            return scenario
+    raise ValueError(f"unknown scenario {name!r}; choose one of {', '.join(entry.name for entry in SCENARIOS)}")

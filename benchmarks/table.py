@@ -1,0 +1,81 @@
+"""The measured table of README.md, written from the committed results so that a number exists once.
+
+Nothing is measured here; a scenario without a committed result is named as such.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import load_results
+from benchmarks.scenarios import SCENARIOS, FigureSpec
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+BEGIN = "<!-- measured: written by `python -m benchmarks table` -->"
+HEAD = "| figure | measured | 95 % interval | compared with | aim |\n|---|---|---|---|---|"
+END = "<!-- end of measured -->"
+
+
+def write_number(value: float | None, unit: str) -> str:
+    """Write a figure with as many digits as it deserves; a missing one as a dash."""
+    if value is None:
+        return "–"
+    digits = 0 if unit == "MB" else 3 if unit == "" else 2
+    return f"{value:.{digits}f}" + (f" {unit}" if unit else "")
+
+
+def write_row(spec: FigureSpec, figure: dict[str, Any]) -> str:
+    """Write one line of the table."""
+    unit = figure["unit"]
+    value, baseline = write_number(figure["value"], unit), write_number(figure["baseline"], unit)
+    spread = " to ".join(write_number(end, unit) for end in figure["ci95"]) if figure["ci95"] else "–"
+    aim = f"{'at most' if spec.is_lower_better else 'at least'} {spec.aim:g}"
+    return f"| {' | '.join((spec.label, f'**{value}**', spread, baseline, aim))} |"
+
+
+def write_machine(result: dict[str, Any]) -> str:
+    """Write where and with what a scenario was measured."""
+    machine, versions = result["machine"], result["versions"]
+    parts = [f"{machine['cores']} cores ({machine['cpu']})", f"{machine['ram_gb']:.0f} GB"]
+    if "gpu" in machine:
+        parts.insert(0, machine["gpu"])
+    parts += [f"torch {versions['torch']}", f"diffusers {versions['diffusers']}", f"n = {result['n']}"]
+    return ", ".join(parts)
+
+
+def make_table(results: dict[str, dict[str, Any]]) -> str:
+    """Write the whole section between the markers."""
+    blocks = []
+    for scenario in SCENARIOS:
+        if scenario.name not in results:
+            continue
+        result = results[scenario.name]
+        rows = [write_row(spec, result["figures"][spec.name]) for spec in scenario.figures]
+        head = f"**{scenario.title}** (`{scenario.name}`; {write_machine(result)} {scenario.counts})"
+        lines = [
+            head,
+            "",
+            "| figure | measured | 95 % interval | compared with | aim |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def insert_table(readme: str, table: str) -> str:
+    """Replace what stands between the markers.
+
+    Raises: ValueError if the markers are missing.
+    """
+    if BEGIN not in readme or END not in readme:
+        raise ValueError(f"README.md needs the lines {BEGIN} and {END}")
+    before, rest = readme.split(BEGIN, 1)
+    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END, 1)[1]}"
+
+
+def update_readme() -> bool:
+    """Write the table into README.md and say whether that changed it."""
+    old = README.read_text("utf-8")
+    new = insert_table(old, make_table(load_results()))
+    README.write_text(new, "utf-8")
+    return new != old
