@@ -1,0 +1,83 @@
+"""The six GenEval tasks in the words of the drawn world: what is asked, and when a parsed picture shows it.
+
+Prompts come from a fixed seed over the vocabulary; half of the combinations that two objects allow, and every
+object-colour pair that training never saw, are drawn from the hold-out rule. Nothing here makes a picture.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.scene_parser import ParsedObject, ParsedScene
+from training.world.scene import BACKGROUNDS, COLOURS, KINDS, RELATIONS, STYLES
+from training.world.scene import is_drawable, is_held_out_duo, is_held_out_pair
+
+NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
+SHUFFLE_SEED = 20_240
+# How far two boxes must stand apart before one is called left of the other, as a share of their summed sides.
+POSITION_THRESHOLD_FRAC = 0.1
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One thing that must be seen; colour None accepts any colour."""
+
+    kind: str
+    colour: str | None = None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One prompt and what a picture must show to count. `count` asks for exactly that many of the first thing."""
+
+    prompt: str
+    wanted: tuple[Wanted, ...]
+    count: int | None = None
+    relation: str | None = None
+    background: str | None = None
+    style: str | None = None
+    is_held_out: bool = False
+
+
+def find(parsed: ParsedScene, wanted: Wanted) -> list[ParsedObject]:
+    """List the parsed objects of the wanted kind, the surest first."""
+    return sorted((thing for thing in parsed.objects if thing.kind == wanted.kind), key=lambda thing: -thing.score)
+
+
+def stands(first: ParsedObject, second: ParsedObject) -> set[str]:
+    """Say where the first object stands seen from the second.
+
+    Units:   boxes (x0, y0, x1, y1) px.
+    Returns: the relations that hold; none when the boxes' centres are too close to tell.
+    Source:  Ghosh et al. 2023, GenEval, arXiv 2310.11513, section on relative position.
+    """
+    boxes = np.array([first.box_px, second.box_px], dtype=float)
+    centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    offset = centres[0] - centres[1]
+    far = np.sign(offset) * np.maximum(np.abs(offset) - POSITION_THRESHOLD_FRAC * sides.sum(0), 0)
+    if not far.any():
+        return set()
+    dx, dy = far / np.linalg.norm(offset)
+    holds = {"left of": dx < -0.5, "right of": dx > 0.5, "above": dy < -0.5, "below": dy > 0.5}
+    return {relation for relation, is_true in holds.items() if is_true}
+
+
+def shows(ask: Ask, parsed: ParsedScene) -> bool:
+    """Judge one picture: everything asked is there, or it does not count.
+
+    Source:  GenEval's rule: the surest object of each wanted kind must have the wanted colour and place; other
+             objects do not harm; a count must be exact.
+    Differs: background and style are judged too where the prompt names them.
+    """
+    seen = [find(parsed, wanted) for wanted in ask.wanted]
+    if not all(seen):
+        return False
+    if ask.count is not None and len(seen[0]) != ask.count:
+        return False
+    if any(wanted.colour not in (None, things[0].colour) for wanted, things in zip(ask.wanted, seen, strict=True)):
+        return False
+    if ask.relation is not None and ask.relation not in stands(seen[0][0], seen[1][0]):
+        return False
+    return ask.background in (None, parsed.background) and ask.style in (None, parsed.style)
