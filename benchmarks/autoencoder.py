@@ -3,16 +3,21 @@
 Pictures are compared as the page would show them: rounded to 8 bits.
 """
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
 from benchmarks.figures import Figure, RunSettings, make_figure
 from benchmarks.held_out import AUTOENCODER_SEEDS, draw_scenes, draw_training_scenes, load_storybook, round_trip
 from benchmarks.progress import count
+from benchmarks.sheets import save_sheet
+from pipelines.model import ModelBundle
 
 PATCH_PX = 8
 NUM_FIT_SCENES = 300
 BATCH = 8
+NUM_SHEET_PAIRS = 8
 
 
 def measure_psnr_db(picture: np.ndarray, truth: np.ndarray) -> float:
@@ -49,6 +54,12 @@ def round_trip_pca(picture: np.ndarray, centre: np.ndarray, basis: np.ndarray) -
     return from_patches(numbers @ basis + centre, picture.shape)
 
 
+def save_pairs(folder: Path, truths: list[np.ndarray], model: ModelBundle) -> None:
+    """Write a sheet with pictures above what the autoencoder makes of them."""
+    images = [Image.fromarray(truth) for truth in truths]
+    save_sheet(folder / "autoencoder.png", [*images, *round_trip(model, images)], columns=len(images))
+
+
 def measure(settings: RunSettings) -> dict[str, Figure]:
     """Measure the mean PSNR over n held-out scenes; the baseline is the linear code on the same scenes."""
     model = load_storybook(settings.device)
@@ -63,5 +74,5 @@ def measure(settings: RunSettings) -> dict[str, Figure]:
         ours += [measure_psnr_db(np.asarray(image), truth) for image, truth in zip(decoded, batch, strict=True)]
         linear += [measure_psnr_db(round_trip_pca(truth, centre, basis), truth) for truth in batch]
     if settings.sheet:
-        save_pairs(settings, model)
+        save_pairs(settings.sheet, truths[:NUM_SHEET_PAIRS], model)
     return {"autoencoder_psnr_db": make_figure(ours, unit="dB", baseline=float(np.mean(linear)))}

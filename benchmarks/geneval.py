@@ -1,21 +1,15 @@
-"""The six GenEval tasks in the words of the drawn world: what is asked, and when a parsed picture shows it.
+"""GenEval's judgement in the drawn world: what is asked of a picture, and when a parsed picture shows it.
 
-Prompts come from a fixed seed over the vocabulary; half of the combinations that two objects allow, and every
-object-colour pair that training never saw, are drawn from the hold-out rule. Nothing here makes a picture.
+The rules are those of Ghosh et al. 2023 (GenEval, arXiv 2310.11513) with our scene parser in place of a detector.
+The prompts are in prompts.py; nothing here makes a picture.
 """
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines.scene_parser import ParsedObject, ParsedScene
-from training.world.scene import BACKGROUNDS, COLOURS, KINDS, RELATIONS, STYLES
-from training.world.scene import is_drawable, is_held_out_duo, is_held_out_pair
 
-NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
-SHUFFLE_SEED = 20_240
 # How far two boxes must stand apart before one is called left of the other, as a share of their summed sides.
 POSITION_THRESHOLD_FRAC = 0.1
 
@@ -51,7 +45,7 @@ def stands(first: ParsedObject, second: ParsedObject) -> set[str]:
 
     Units:   boxes (x0, y0, x1, y1) px.
     Returns: the relations that hold; none when the boxes' centres are too close to tell.
-    Source:  Ghosh et al. 2023, GenEval, arXiv 2310.11513, section on relative position.
+    Source:  GenEval's relative position: the centres' offset, shortened by a tenth of the summed sides, decides.
     """
     boxes = np.array([first.box_px, second.box_px], dtype=float)
     centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
@@ -69,7 +63,8 @@ def shows(ask: Ask, parsed: ParsedScene) -> bool:
 
     Source:  GenEval's rule: the surest object of each wanted kind must have the wanted colour and place; other
              objects do not harm; a count must be exact.
-    Differs: background and style are judged too where the prompt names them.
+    Differs: background and style are judged too where the prompt names them; the parser's own threshold is used for
+             every task, where GenEval counts only with surer objects.
     """
     seen = [find(parsed, wanted) for wanted in ask.wanted]
     if not all(seen):

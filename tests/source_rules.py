@@ -11,7 +11,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("pipelines", "tabs", "training", "benchmarks", "tests")
-PRODUCT_FOLDERS = ("app.py", "pipelines", "tabs", "training")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 PICKLES = ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
