@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from PIL import PngImagePlugin
 
+from pipelines.backends import BACKEND_NAMES, find_spec
 from pipelines.errors import UserError
 from pipelines.params import validate
 from pipelines.types import ImageResult, TextToImageRequest
@@ -31,11 +32,6 @@ _SCHEDULER_CLASSES = {
     "dpmpp_2m": "DPMSolverMultistepScheduler",
     "ddim": "DDIMScheduler",
     "unipc": "UniPCMultistepScheduler",
-}
-_PLAIN_SOURCES = {
-    "storybook": ("StableDiffusionPipeline", "assets/storybook"),
-    "sd15": ("StableDiffusionPipeline", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
-    "sdxl": ("StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0"),
 }
 
 
@@ -65,11 +61,16 @@ def _to_parameters(request: TextToImageRequest, size_px: tuple[int, int]) -> str
     lines = [request.prompt]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
-    lines.append(
-        f"Steps: {request.num_steps}, Sampler: {_SAMPLER_TITLES[request.sampler]}, CFG scale: {request.guidance_scale:g}, "
-        f"Seed: {request.seed}, Size: {size_px[0]}x{size_px[1]}, CFG rescale: {request.guidance_rescale:g}, "
-        f"Model: {request.backend}"
-    )
+    settings = {
+        "Steps": request.num_steps,
+        "Sampler": _SAMPLER_TITLES[request.sampler],
+        "CFG scale": f"{request.guidance_scale:g}",
+        "Seed": request.seed,
+        "Size": f"{size_px[0]}x{size_px[1]}",
+        "CFG rescale": f"{request.guidance_rescale:g}",
+        "Model": request.backend,
+    }
+    lines.append(", ".join(f"{key}: {value}" for key, value in settings.items()))
     return "\n".join(lines)
 
 
@@ -173,7 +174,7 @@ def _from_parameters(source: str) -> TextToImageRequest:
     titles = {title: name for name, title in _SAMPLER_TITLES.items()}
     if found.get("Sampler", "").strip() in titles:
         fields["sampler"] = titles[found["Sampler"].strip()]
-    if found.get("Model", "").strip() in _PLAIN_SOURCES:
+    if found.get("Model", "").strip() in BACKEND_NAMES:
         fields["backend"] = found["Model"].strip()
     return _to_request(fields, "The settings inside this PNG are in an unknown form; set them by hand.")
 
@@ -191,7 +192,8 @@ def to_python(request: TextToImageRequest) -> str:
 
     Returns: a runnable script; it saves one PNG per picture in the current folder.
     """
-    pipeline, source = _PLAIN_SOURCES.get(request.backend, ("StableDiffusionPipeline", request.backend))
+    spec = find_spec(request.backend)
+    pipeline, source = spec.pipeline_class, spec.source
     scheduler = _SCHEDULER_CLASSES[request.sampler]
     size = "".join(f"    {side}={value},\n" for side, value in _sizes(request))
     return (

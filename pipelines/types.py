@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from pipelines.backends import DEFAULT_BACKEND
 from pipelines.params import choice, flag, ranged, text
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class TextToImageRequest:
     height_px: int | None = ranged(None, 64, 2048, 8, unit="px", label="Height", help="Empty: the model's own size.")
     num_images: int = ranged(1, 1, 8, 1, label="Pictures", help="How many pictures, each with the next seed.")
     compare: bool = flag(False, label="Compare", help="Draw the same seed without and with the technique.")
-    backend: str = text("storybook", 100, label="Backend", help="Which model draws.")
+    backend: str = text(DEFAULT_BACKEND, 100, label="Backend", help="Which model draws.")
 
 
 @dataclass(frozen=True)

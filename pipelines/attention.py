@@ -1,0 +1,199 @@
+"""Attention kernels, the recorder of attention maps, and the one way to change a UNet's attention for a while.
+
+run_attention() offers three kernels with one result; patched() puts back the very processor objects it found.
+Only this file touches xformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+KERNELS = ("sdpa", "xformers", "explicit")
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """Name one attention layer of a UNet: kind is self or cross, place is down, mid or up, cells its grid's side."""
+
+    name: str
+    kind: str
+    place: str
+    cells: int
+
+
+Processor = Any
+Select = Callable[[AttentionLayer], bool]
+Make = Callable[[AttentionLayer, Processor], Processor]
+
+
+def xformers_works(device: str, dtype: torch.dtype) -> bool:
+    """Tell whether xformers is installed and really computes on this device."""
+    try:
+        from xformers.ops import memory_efficient_attention
+
+        probe = torch.zeros(1, 8, 1, 16, device=device, dtype=dtype)
+        memory_efficient_attention(probe, probe, probe)
+    # Not installed, built for another torch, or no kernel for this device: all mean "choose another kernel".
+    except (ImportError, OSError, RuntimeError, NotImplementedError, AttributeError):
+        return False
+    return True
+
+
+def set_kernel(unet: Any, kernel: str) -> None:
+    """Install the processors of a kernel in the whole UNet; techniques patch on top of it.
+
+    Raises: ValueError for an unknown kernel.
+    """
+    from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
+    if kernel == "xformers":
+        unet.enable_xformers_memory_efficient_attention()
+    elif kernel == "sdpa":
+        unet.set_attn_processor(AttnProcessor2_0())
+    elif kernel == "explicit":
+        unet.set_attn_processor(AttnProcessor())
+    else:
+        raise ValueError(f"kernel {kernel!r} is not one of {KERNELS}")
+
+
+def attention_probs(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Compute softmax(q k^T / sqrt(d) + mask).
+
+    Shapes:  q (b, heads, n, d), k (b, heads, m, d), mask broadcastable to (b, heads, n, m) and added.
+    Returns: (b, heads, n, m) in q's dtype; the softmax is taken in float32.
+    """
+    scores = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores + mask
+    return scores.softmax(dim=-1).to(q.dtype)
+
+
+def run_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, mask: torch.Tensor | None = None, kernel: str = "sdpa"
+) -> torch.Tensor:
+    """Compute attention with one of the kernels.
+
+    Shapes:  q (b, heads, n, d), k and v (b, heads, m, d), mask broadcastable to (b, heads, n, m) and added.
+    Returns: (b, heads, n, d).
+    Raises:  ValueError for an unknown kernel.
+    """
+    if kernel == "sdpa":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    if kernel == "explicit":
+        return attention_probs(q, k, mask) @ v
+    if kernel == "xformers":
+        from xformers.ops import memory_efficient_attention
+
+        bias = None if mask is None else mask.expand(q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+        swapped = (tensor.transpose(1, 2).contiguous() for tensor in (q, k, v))
+        return memory_efficient_attention(*swapped, attn_bias=bias).transpose(1, 2)
+    raise ValueError(f"kernel {kernel!r} is not one of {KERNELS}")
+
+
+def list_layers(unet: Any) -> list[tuple[AttentionLayer, Any]]:
+    """List the attention layers of a UNet with their modules, in the order of its named modules.
+
+    Units: cells is the side of the layer's grid for the UNet's own sample size.
+    """
+    from diffusers.models.attention_processor import Attention
+
+    sample = unet.config.sample_size
+    side = sample if isinstance(sample, int) else sample[0]
+    num_levels = len(unet.config.block_out_channels)
+    found = []
+    for name, module in unet.named_modules():
+        if isinstance(module, Attention):
+            block, _, rest = name.partition(".")
+            index = int(rest.partition(".")[0]) if block != "mid_block" else num_levels - 1
+            level = index if block != "up_blocks" else num_levels - 1 - index
+            place = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}[block]
+            kind = "cross" if module.is_cross_attention else "self"
+            found.append((AttentionLayer(name, kind, place, side // 2**level), module))
+    return found
+
+
+@contextmanager
+def patched(unet: Any, select: Select, make: Make) -> Iterator[list[AttentionLayer]]:
+    """Replace the processors of the selected layers for the length of a with-block.
+
+    Units:   make(layer, previous) returns the new processor and may wrap the previous one.
+    Returns: the patched layers; on leaving, also by an error, every layer holds its previous object again.
+    """
+    layers = [(layer, module) for layer, module in list_layers(unet) if select(layer)]
+    previous = [module.processor for _, module in layers]
+    try:
+        for (layer, module), before in zip(layers, previous):
+            module.set_processor(make(layer, before))
+        yield [layer for layer, _ in layers]
+    finally:
+        for (_, module), before in zip(layers, previous):
+            module.set_processor(before)
+
+
+@dataclass
+class AttentionRecorder:
+    """Collect the attention maps of one pass: layer name -> (b2, heads, n, m); clear() before the next pass."""
+
+    maps: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """Forget the maps of the pass before."""
+        self.maps.clear()
+
+    def make(self, layer: AttentionLayer, previous: Processor) -> Processor:
+        """Make the recording processor of one layer; fits `patched`."""
+        return _RecordingProcessor(layer, self)
+
+
+class _RecordingProcessor:
+    """Compute a layer with the explicit kernel and keep its probabilities."""
+
+    def __init__(self, layer: AttentionLayer, recorder: AttentionRecorder) -> None:
+        self.layer = layer
+        self.recorder = recorder
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **_: Any,
+    ) -> torch.Tensor:
+        """Return the layer's output; shapes (b2, n, c), and (b2, m, e) for the text."""
+        if attn.group_norm is not None or attn.spatial_norm is not None or attn.norm_cross:
+            raise ValueError(f"layer {self.layer.name} has norms that the recorder does not know")
+        q, k, v = project_qkv(attn, hidden_states, encoder_hidden_states)
+        probs = attention_probs(q, k, attention_mask)
+        self.recorder.maps[self.layer.name] = probs
+        return project_out(attn, probs @ v, hidden_states)
+
+
+def project_qkv(
+    attn: Any, hidden: torch.Tensor, text: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Project a layer's inputs to query, key and value.
+
+    Shapes:  hidden (b2, n, c); text (b2, m, e) or None for self-attention.
+    Returns: q (b2, heads, n, d), k and v (b2, heads, m, d).
+    """
+    source = hidden if text is None else text
+
+    def heads(x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+    return heads(attn.to_q(hidden)), heads(attn.to_k(source)), heads(attn.to_v(source))
+
+
+def project_out(attn: Any, mixed: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Join the heads (b2, heads, n, d) and project back to (b2, n, c), with the layer's own residual rule."""
+    out = attn.to_out[1](attn.to_out[0](mixed.transpose(1, 2).flatten(2)))
+    if attn.residual_connection:
+        out = out + hidden
+    return out / attn.rescale_output_factor

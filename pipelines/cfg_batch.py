@@ -1,0 +1,33 @@
+"""The guidance batch: order is (uncond, cond), defined here and nowhere else."""
+
+from __future__ import annotations
+
+import torch
+
+
+def join_halves(uncond: torch.Tensor, cond: torch.Tensor, num_images: int) -> torch.Tensor:
+    """Stack both halves of a condition for a batch of pictures.
+
+    Shapes:  uncond, cond: (1, ...) shared by all pictures, or (b, ...) one each.
+    Returns: (2b, ...), first all unconditional rows, then all conditional ones.
+    """
+    halves = (half.expand(num_images, *half.shape[1:]) if half.shape[0] == 1 else half for half in (uncond, cond))
+    return torch.cat(tuple(halves))
+
+
+def split_halves(both: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split a guidance batch (2b, ...) into (uncond, cond), each (b, ...), without copying."""
+    uncond, cond = both.chunk(2)
+    return uncond, cond
+
+
+def guide(pred_uncond: torch.Tensor, pred_cond: torch.Tensor, guidance_scale: float) -> torch.Tensor:
+    """Extrapolate from the unconditional to the conditional prediction.
+
+    Shapes: both (b, c, h, w) float32, of the same kind (eps or v).
+    Units:  guidance_scale 1 returns the conditional prediction, 0 the unconditional one.
+    Source: Ho and Salimans 2022, arXiv 2207.12598, equation 6 (their w is our guidance_scale - 1).
+    """
+    if guidance_scale == 1.0:
+        return pred_cond
+    return pred_uncond + guidance_scale * (pred_cond - pred_uncond)
