@@ -154,8 +154,11 @@ def _probe(plan: RunPlan, spec: BackendSpec, unet: Any) -> RunPlan:
 
     def prepare(dtype: torch.dtype, channels_last: bool) -> Callable[[], torch.Tensor]:
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        is_changed = channels_last or dtype is not torch.float32
-        copied = torch.nn.Module.to(copy.deepcopy(unet), dtype=dtype, memory_format=layout) if is_changed else unet
+        copied = unet
+        if channels_last:
+            copied = copy.deepcopy(unet).to(memory_format=layout)
+        elif dtype is not torch.float32:
+            copied = torch.nn.Module.to(copy.deepcopy(unet), dtype=dtype)
         sample, hidden = latents.to(dtype=dtype, memory_format=layout), text.to(dtype)
         conditions = {key: value.to(dtype) for key, value in added.items()}
         return torch.no_grad()(lambda: copied(sample, 500, hidden, added_cond_kwargs=conditions, return_dict=False)[0])

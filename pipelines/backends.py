@@ -51,23 +51,26 @@ class BackendSpec:
     zeros_for_empty: bool = False
 
 
-_SD = {"family": "sd", "pipeline_class": "StableDiffusionPipeline", "px_per_cell": 8}
-_HUB = {"is_shipped": False, "variant": "fp16", "latent_channels": 4, "prediction": "eps", "max_tokens": 77}
-
 SPECS: tuple[BackendSpec, ...] = (
     BackendSpec(
-        name="storybook", title="Storybook (shipped, 256 px)", source="assets/storybook", is_shipped=True, variant=None,
-        image_px=256, max_image_px=512, latent_channels=8, latent_scale=1.0, prediction="v", max_tokens=32,
-        coarse_cells=16, coarsest_cells=8, **_SD,
+        name="storybook", title="Storybook (shipped, 256 px)", family="sd", source="assets/storybook",
+        pipeline_class="StableDiffusionPipeline", is_shipped=True, variant=None, image_px=256, max_image_px=512,
+        latent_channels=8, px_per_cell=8, latent_scale=1.0, prediction="v", max_tokens=32,
+        coarse_cells=16, coarsest_cells=8,
     ),
     BackendSpec(
-        name="sd15", title="Stable Diffusion 1.5 (512 px)", source="stable-diffusion-v1-5/stable-diffusion-v1-5",
-        image_px=512, max_image_px=1024, latent_scale=0.18215, coarse_cells=16, coarsest_cells=8, **_SD, **_HUB,
+        name="sd15", title="Stable Diffusion 1.5 (512 px)", family="sd",
+        source="stable-diffusion-v1-5/stable-diffusion-v1-5", pipeline_class="StableDiffusionPipeline",
+        is_shipped=False, variant="fp16", image_px=512, max_image_px=1024,
+        latent_channels=4, px_per_cell=8, latent_scale=0.18215, prediction="eps", max_tokens=77,
+        coarse_cells=16, coarsest_cells=8,
     ),
     BackendSpec(
-        name="sdxl", title="Stable Diffusion XL (1024 px)", source="stabilityai/stable-diffusion-xl-base-1.0",
-        family="sdxl", pipeline_class="StableDiffusionXLPipeline", px_per_cell=8, image_px=1024, max_image_px=1536,
-        latent_scale=0.13025, coarse_cells=64, coarsest_cells=32, vae_fp16_safe=False, zeros_for_empty=True, **_HUB,
+        name="sdxl", title="Stable Diffusion XL (1024 px)", family="sdxl",
+        source="stabilityai/stable-diffusion-xl-base-1.0", pipeline_class="StableDiffusionXLPipeline",
+        is_shipped=False, variant="fp16", image_px=1024, max_image_px=1536,
+        latent_channels=4, px_per_cell=8, latent_scale=0.13025, prediction="eps", max_tokens=77,
+        coarse_cells=64, coarsest_cells=32, vae_fp16_safe=False, zeros_for_empty=True,
     ),
 )  # fmt: skip
 

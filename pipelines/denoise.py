@@ -164,5 +164,5 @@ class _Loop:
 
 def _join(uncond: torch.Tensor, cond: torch.Tensor, rows: slice, num_images: int) -> torch.Tensor:
     """Stack both halves of a condition for some of the pictures of a run."""
-    chosen = (half if half.shape[0] == 1 else half[rows] for half in (uncond, cond))
-    return join_halves(*chosen, num_images)
+    first, second = (half if half.shape[0] == 1 else half[rows] for half in (uncond, cond))
+    return join_halves(first, second, num_images)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -154,7 +153,7 @@ def _check_number(label: str, value: Any, spec: Range) -> float | int | None:
     allowed = f"choose {spec.low:g} to {_plain(spec.high)}" + (f" {spec.unit}" if spec.unit else "")
     if value is None and spec.default is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"{label} must be a number, not {_quote(value)}; {allowed}.")
     # Huge integers do not fit into a float, so finiteness is only asked of floats.
     if isinstance(value, float) and not math.isfinite(value):

@@ -153,37 +153,43 @@ def probe_formats(plan: RunPlan, run: Callable[[torch.dtype, bool], Callable[[],
 
     Units:   run(dtype, channels_last) prepares one variant and returns a function that does one guided pass.
     Returns: the plan with dtype, channels_last, seconds_per_step and the reason in words.
-    Differs: fp32 in plain layout stays unless another variant is PROBE_GAIN times as fast and, for bf16, its output
-             is within PROBE_MAX_ERROR (relative root mean square), so that equal starts give equal pictures.
+    Differs: fp32 in plain layout stays unless another variant is PROBE_GAIN times as fast in every round and, for
+             bf16, its output is within PROBE_MAX_ERROR (relative root mean square): a picture must not change from one
+             start to the next because the machine was busy.
     """
     variants = ((torch.float32, False), (torch.float32, True), (torch.bfloat16, False))
-    timed = _time_passes([run(*variant) for variant in variants])
-    reference, base_s = timed[0]
-    best, best_s, words = variants[0], base_s, [f"fp32 {base_s * 1000:.0f} ms"]
-    for (dtype, channels_last), (output, seconds) in zip(variants[1:], timed[1:]):
-        error = float(
-            (output.float() - reference).pow(2).mean().sqrt() / reference.pow(2).mean().sqrt().clamp(min=1e-12)
-        )
-        label = "bf16" if dtype is torch.bfloat16 else "fp32 channels-last"
-        words.append(f"{label} {seconds * 1000:.0f} ms, error {error:.1%}")
-        if error <= PROBE_MAX_ERROR and seconds * PROBE_GAIN < base_s and seconds < best_s:
-            best, best_s = (dtype, channels_last), seconds
-    reason = f"CPU probe of one guided pass: {'; '.join(words)}."
+    calls = [run(*variant) for variant in variants]
+    outputs = [call().float() for call in calls]
+    rounds_s = [[_time_call(call) for call in calls] for _ in range(PROBE_ROUNDS)]
+    fastest_s = [min(column) for column in zip(*rounds_s)]
+    chosen, words = 0, [f"fp32 {fastest_s[0] * 1000:.0f} ms"]
+    for index, label in ((1, "fp32 channels-last"), (2, "bf16")):
+        error = relative_error(outputs[index], outputs[0])
+        words.append(f"{label} {fastest_s[index] * 1000:.0f} ms, error {error:.1%}")
+        always_wins = all(row[index] * PROBE_GAIN < row[0] for row in rounds_s)
+        if always_wins and error <= PROBE_MAX_ERROR and fastest_s[index] < fastest_s[chosen]:
+            chosen = index
+    dtype, channels_last = variants[chosen]
     return replace(
-        plan, dtype=best[0], channels_last=best[1], needs_probe=False, seconds_per_step=best_s,
-        reasons=(*plan.reasons, reason),
-    )  # fmt: skip
+        plan,
+        dtype=dtype,
+        channels_last=channels_last,
+        needs_probe=False,
+        seconds_per_step=fastest_s[chosen],
+        reasons=(*plan.reasons, f"CPU probe of one guided pass: {'; '.join(words)}."),
+    )
 
 
-def _time_passes(calls: list[Callable[[], torch.Tensor]]) -> list[tuple[torch.Tensor, float]]:
-    """Warm every call up, then take turns and keep each one's fastest round, so that other work disturbs all alike."""
-    outputs, fastest = [call() for call in calls], [float("inf")] * len(calls)
-    for _ in range(PROBE_ROUNDS):
-        for index, call in enumerate(calls):
-            start = time.perf_counter()
-            call()
-            fastest[index] = min(fastest[index], time.perf_counter() - start)
-    return list(zip(outputs, fastest))
+def relative_error(output: torch.Tensor, reference: torch.Tensor) -> float:
+    """Return the root mean square of the difference over that of the reference."""
+    return float(((output - reference).pow(2).mean() / reference.pow(2).mean().clamp(min=1e-12)).sqrt())
+
+
+def _time_call(call: Callable[[], torch.Tensor]) -> float:
+    """Return the seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def memory_budget_mb(device: str) -> float:

@@ -27,7 +27,8 @@ SIDE_UNIT_PX = 32  # sides must be multiples of this: the coarsest grid of the n
 BOX_UNIT_PX = 64.0  # the network counts box edges in this unit
 PEAK_CELLS = 5  # a peak is the highest cell of a square of this edge
 MAX_OVERLAP = 0.5  # two peaks whose boxes share more than this (IoU) are one object
-_PATCH_PX = 4
+_PATCH_PX = 2
+_SCENE_WIDTH = 128
 
 
 @dataclass(frozen=True)
@@ -124,20 +125,20 @@ class ParserModel(nn.Module):
         super().__init__()
         self.config = config
         fine, middle, coarse, coarsest = config.widths
-        self.stem = _Convolution(3 * _PATCH_PX**2, fine)
+        self.stem = nn.Sequential(_Convolution(3 * _PATCH_PX**2, fine, 2), _Convolution(fine, fine))
         self.down_8 = nn.Sequential(_Convolution(fine, middle, 2), _Block(middle))
         self.down_16 = nn.Sequential(_Convolution(middle, coarse, 2), _Block(coarse))
         self.down_32 = nn.Sequential(_Convolution(coarse, coarsest, 2), _Block(coarsest))
         self.lift_16 = nn.Conv2d(coarsest, coarse, 1)
         self.up_16 = _Block(coarse)
         self.lift_8 = nn.Conv2d(coarse, middle, 1)
-        self.up_8 = _Convolution(middle, coarse)
+        self.up_8 = _Convolution(middle, 3 * middle // 2)
         kinds, colours = len(config.kinds), len(config.colours)
         self.object_sizes = (1, kinds, colours, 4, 1 + kinds, 1 + colours)
-        self.object_head = nn.Conv2d(coarse, sum(self.object_sizes), 1)
+        self.object_head = nn.Conv2d(3 * middle // 2, sum(self.object_sizes), 1)
         self.scene_sizes = (len(config.styles), len(config.backgrounds), len(config.lights))
         self.scene_head = nn.Sequential(
-            nn.Linear(2 * (middle + coarsest), 128), nn.SiLU(), nn.Linear(128, sum(self.scene_sizes))
+            nn.Linear(2 * (middle + coarsest), _SCENE_WIDTH), nn.SiLU(), nn.Linear(_SCENE_WIDTH, sum(self.scene_sizes))
         )
         with torch.no_grad():
             assert self.object_head.bias is not None
