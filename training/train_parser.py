@@ -1,0 +1,202 @@
+"""Recipe: the scene parser, the measuring instrument of all figures.
+
+    python -m training.train_parser --minutes 25 --resume
+    python -m training.train_parser --minutes 0 --resume --export assets/parser
+
+It learns from drawn scenes and their exact truth alone, worn by `wear.py`, never from a model's pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from pipelines.scene_parser import ParserConfig, ParserModel, ParserOutput, SceneParser, config_to_json
+from training.parser_data import ParserBatch, draw_batch
+from training.parser_figures import measure_parser
+from training.trainer import Trainer, TrainerConfig, count_parameters, make_parser, start
+from training.world.scene import BACKGROUNDS, COLOURS, FIRST_HELD_OUT_SEED, KINDS, LIGHTS, STYLES
+
+DEFAULTS = TrainerConfig(
+    run_dir="training_runs/parser",
+    total_steps=4000,
+    batch_size=16,
+    muon_lr=4e-3,
+    adamw_lr=2e-3,
+    warmup_steps=20,
+    decay_frac=0.6,
+    ema_decay=0.995,
+    grad_clip=1e6,
+    num_threads=1,
+)
+FIRST_SEED = 700_000_000
+CHECK_SEED = 900_000_000  # training split, used only to look at progress
+CLEAN_STEPS = 600  # the first steps see no wear and mostly crowds: shapes come first
+NUM_CHECKED = 96
+
+
+def make_config() -> ParserConfig:
+    """Return the names and widths of the parser that this recipe trains."""
+    return ParserConfig(KINDS, COLOURS, STYLES, BACKGROUNDS, LIGHTS)
+
+
+class ParserObjective:
+    """Find centres, and say at each one what it is; say for every cell what it shows; say what the scene is.
+
+    Shapes: batches are `ParserBatch`. With `is_ahead` a second process draws the next batches meanwhile.
+    """
+
+    adamw_names = ("stem.0", "head")
+
+    def __init__(self, config: ParserConfig | None = None, *, is_ahead: bool = True) -> None:
+        torch.manual_seed(0)
+        self.config = config or make_config()
+        self.model = ParserModel(self.config)
+        self.modules = nn.ModuleDict({"parser": self.model.to(memory_format=torch.channels_last)})
+        self._pool: ProcessPoolExecutor | None = None
+        if is_ahead:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
+        self._ahead: dict[tuple[int, int], Future[ParserBatch]] = {}
+
+    def make_batch(self, step: int, batch_size: int) -> ParserBatch:
+        """Return the batch of this step, and have the next ones drawn meanwhile."""
+        if self._pool is None:
+            return draw_step(step, batch_size)
+        for key in ((step + offset, batch_size) for offset in range(4)):
+            if key not in self._ahead:
+                self._ahead[key] = self._pool.submit(draw_step, *key)
+        return self._ahead.pop((step, batch_size)).result()
+
+    def compute_loss(self, batch: ParserBatch, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the sum of all parts and each part for the log."""
+        device = next(self.model.parameters()).device
+        batch = ParserBatch(**{name: value.to(device) for name, value in vars(batch).items()})
+        pictures = (batch.pictures.float() / (255 / 2) - 1).contiguous(memory_format=torch.channels_last)
+        output = ParserOutput(*(values.float() for values in self.model(pictures)))
+        parts = object_losses(output, batch) | cell_losses(output, batch) | scene_losses(output, batch)
+        loss = torch.stack(list(parts.values())).sum()
+        return loss, {"loss": loss.item()} | {name: part.item() for name, part in parts.items()}
+
+    def write_samples(self, modules: nn.ModuleDict, path: Path) -> dict[str, float]:
+        """Measure on scenes kept for looking; write the pictures that were read wrongly."""
+        parser = SceneParser(self.model)
+        figures, wrong = measure_parser(parser, CHECK_SEED, NUM_CHECKED)
+        worn, _ = measure_parser(parser, CHECK_SEED, NUM_CHECKED, is_worn=True)
+        if wrong:
+            sheet = Image.new("RGB", (256 * min(6, len(wrong)), 256))
+            for column, mistake in enumerate(wrong[:6]):
+                sheet.paste(mistake.image, (256 * column, 0))
+            sheet.save(path)
+        return figures | {f"worn_{name}": value for name, value in worn.items()}
+
+
+def draw_step(step: int, batch_size: int) -> ParserBatch:
+    """Draw the batch of a step: shapes first, then worn pictures, and more of the world's own scenes in the end.
+
+    Raises: ValueError if the step's seeds would reach the held-out ones.
+    """
+    first_seed = FIRST_SEED + step * batch_size
+    if first_seed + batch_size > CHECK_SEED or first_seed >= FIRST_HELD_OUT_SEED:
+        raise ValueError(f"step {step} with batch {batch_size} reaches seeds that are kept from training")
+    is_early = step < CLEAN_STEPS
+    return draw_batch(first_seed, batch_size, crowd_frac=0.8 if is_early else 0.5, worn_frac=0.0 if is_early else 0.7)
+
+
+def object_losses(output: ParserOutput, batch: ParserBatch) -> dict[str, torch.Tensor]:
+    """Return the losses of centres, kinds, colours and boxes.
+
+    Source:  Zhou et al. 2019, arXiv 1904.07850, eq. 1 (focal loss with lowered penalty near centres, alpha 2, beta 4).
+    """
+    chance = output.score.sigmoid()
+    is_centre = batch.hill >= 1
+    at_centre = (1 - chance) ** 2 * F.logsigmoid(output.score)
+    elsewhere = (1 - batch.hill) ** 4 * chance**2 * F.logsigmoid(-output.score)
+    weight = batch.weight / batch.weight.sum().clamp_min(1e-6)
+    kind = F.cross_entropy(output.kind, batch.kind, reduction="none")
+    colour = F.cross_entropy(output.colour, batch.colour, reduction="none")
+    return {
+        "centre": -torch.where(is_centre, at_centre, elsewhere).sum() / is_centre.sum().clamp_min(1),
+        "kind": (kind * weight).sum(),
+        "colour": (colour * weight).sum(),
+        "box": ((output.box - batch.box).abs().mean(1) * weight).sum(),
+    }
+
+
+def cell_losses(output: ParserOutput, batch: ParserBatch) -> dict[str, torch.Tensor]:
+    """Return the losses of the class map and the colour map; objects and backdrop count half each."""
+    shown = (batch.cells[:, 0] > 0).float()
+    weight = shown / shown.sum().clamp_min(1) + (1 - shown) / (1 - shown).sum().clamp_min(1)
+    kind = F.cross_entropy(output.cell_kind, batch.cells[:, 0], reduction="none")
+    colour = F.cross_entropy(output.cell_colour, batch.cells[:, 1], reduction="none")
+    return {"cell_kind": 0.25 * (kind * weight).sum(), "cell_colour": 0.25 * (colour * weight).sum()}
+
+
+def scene_losses(output: ParserOutput, batch: ParserBatch) -> dict[str, torch.Tensor]:
+    """Return the losses of style, background and light."""
+    heads = {"style": output.style, "background": output.background, "light": output.light}
+    return {
+        name: 0.3 * F.cross_entropy(logits, batch.scene[:, index]) for index, (name, logits) in enumerate(heads.items())
+    }
+
+
+def export_parser(trainer: Trainer, objective: ParserObjective, folder: Path, num_measured: int) -> dict[str, Any]:
+    """Write the averaged weights (float16), the configuration with its measured figures, and the manifest.
+
+    Returns: the figures on held-out scenes, clean and worn.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name.removeprefix("parser."): value for name, value in trainer.ema.items()}
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    save_file({name: value.contiguous() for name, value in halves.items()}, folder / "model.safetensors")
+    model = ParserModel(objective.config)
+    model.load_state_dict({name: value.float() for name, value in halves.items()})
+    parser = SceneParser(model)
+    figures: dict[str, Any] = {"first_seed": FIRST_HELD_OUT_SEED, "num_scenes": num_measured}
+    figures["clean"], _ = measure_parser(parser, FIRST_HELD_OUT_SEED, num_measured)
+    figures["worn"], _ = measure_parser(parser, FIRST_HELD_OUT_SEED, num_measured, is_worn=True)
+    scenes_seen = trainer.step * trainer.config.batch_size
+    recipe = {**asdict(trainer.config), "scenes_seen": scenes_seen, "parameters": count_parameters([model])}
+    del recipe["run_dir"]
+    about = {**config_to_json(objective.config), "recipe": recipe, "held_out_accuracy": figures}
+    (folder / "config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_manifest(folder)
+    return figures
+
+
+def write_manifest(folder: Path) -> None:
+    """Write the size and the SHA-256 of every other file of a folder into its MANIFEST.json."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != "MANIFEST.json")
+    rows = {
+        file.name: {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        for file in files
+    }
+    text = json.dumps({"made_by": "training/train_parser.py", "licence": "Apache-2.0", "files": rows}, indent=1)
+    (folder / "MANIFEST.json").write_text(text + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Train from the command line; with --export write the weights into a folder afterwards."""
+    parser = make_parser(__doc__, DEFAULTS)
+    parser.add_argument("--export", type=Path, default=None, help="write weights, configuration and manifest here")
+    parser.add_argument("--num-measured", type=int, default=2000, help="held-out scenes to measure at export")
+    arguments = parser.parse_args()
+    objective = ParserObjective()
+    trainer = start(objective, arguments)
+    if arguments.export is not None:
+        print(json.dumps(export_parser(trainer, objective, arguments.export, arguments.num_measured), indent=1))
+
+
+if __name__ == "__main__":
+    main()
