@@ -78,6 +78,11 @@ class Technique(Protocol):
     needs_first_order: ClassVar[bool]
     needs_whole_batch: ClassVar[bool]
 
+    @classmethod
+    def neutral(cls) -> Technique:
+        """Make the record whose run equals the run without the technique; the defaults are a working one."""
+        ...
+
     def open(self, model: ModelBundle, run: RunInfo) -> AbstractContextManager[Hooks]:
         """Make the hooks of one run; must not change the model, which `Hooks.patch` does step by step."""
         ...

@@ -37,6 +37,11 @@ class CfgRescale:
 
     strength: float = ranged(0.7, 0.0, 1.0, 0.05, label="Guidance rescale", help="0 is off, 1 takes back all of it.")
 
+    @classmethod
+    def neutral(cls) -> CfgRescale:
+        """Make the record that changes nothing."""
+        return cls(strength=0.0)
+
     @contextmanager
     def open(self, model: ModelBundle, run: RunInfo) -> Iterator[Hooks]:
         """Make the hooks of one run; nothing is changed in the model."""
