@@ -46,7 +46,7 @@ train-autoencoder: $(SYSTEM_READY)
 	$(PY) -m training.train_autoencoder $(ARGS)
 
 train-parser: $(SYSTEM_READY)
-	$(PY) -m training.train_extras $(ARGS)
+	$(PY) -m training.train_parser $(ARGS)
 
 train-denoiser: $(SYSTEM_READY)
 	$(PY) -m training.train_denoiser $(ARGS)

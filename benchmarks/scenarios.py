@@ -33,7 +33,7 @@ SCENARIOS = (
         "t2i_fidelity",
         "Does the picture show what the prompt says? Judged by the scene parser",
         "benchmarks.fidelity",
-        92,
+        96,
         "prompts a task",
         (
             FigureSpec("parser_clean_acc", "scene parser, clean held-out renders: every class and colour", 0.99),
