@@ -1,0 +1,10 @@
+"""The tabs of the page in display order; this tuple is the only place that lists them.
+
+A tab is a module with NAME (its URL: ?tab=NAME), TITLE and build(services).
+"""
+
+from types import ModuleType
+
+from tabs import text_to_image
+
+TABS: tuple[ModuleType, ...] = (text_to_image,)

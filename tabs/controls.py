@@ -1,0 +1,156 @@
+"""Widgets built from parameter records, and the small pieces of page that every tab shows.
+
+No number is written here: ranges, labels and help texts come from `pipelines.ranges`. Text from a visitor or a
+model is escaped in this file and nowhere else.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import secrets
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
+
+from pipelines import Choice, ImageResult, Measure, Progress, Range, settings_to_pnginfo
+
+WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,40}\s*")
+
+
+def pass_on(widget: Any) -> Any:
+    """Let a wrong value through to the request, whose own sentence answers then and not the widget's."""
+    widget.preprocess = lambda payload: payload
+    return widget
+
+
+def make_control(spec: Range | Choice, *, value: Any = None, **options: Any) -> gr.components.Component:
+    """Build the widget of one described field; `value` replaces the default of the record."""
+    start = spec.default if value is None else value
+    shared = {"label": spec.label, "info": spec.help or None, "value": start, **options}
+    if isinstance(spec, Choice):
+        return pass_on(gr.Dropdown(choices=list(spec.options), filterable=False, **shared))
+    return pass_on(gr.Slider(minimum=spec.low, maximum=spec.high, step=spec.step, **shared))
+
+
+def make_seed_box(spec: Range, *, value: Any = None) -> tuple[gr.Textbox, gr.Button]:
+    """Build the seed field and its dice: text, because the highest seeds do not survive a browser's number."""
+    with gr.Row(elem_classes="seed-row", equal_height=True):
+        box = gr.Textbox(
+            str(spec.default if value is None else value),
+            label=spec.label,
+            info=spec.help,
+            max_lines=1,
+            scale=1,
+            min_width=120,
+            elem_classes="seed",
+            html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
+        )
+        dice = gr.Button("New seed", elem_classes="dice", scale=0, min_width=44)
+    dice.click(lambda: roll_seed(spec), None, box, queue=False, show_progress="hidden", api_visibility="private")
+    return box, dice
+
+
+def roll_seed(spec: Range) -> str:
+    """Draw a seed inside the range."""
+    return str(int(spec.low) + secrets.randbelow(int(spec.high) - int(spec.low) + 1))
+
+
+def to_seed(text: Any) -> Any:
+    """Turn the seed field into a number; what is no whole number stays as it is, and `validate` names it."""
+    if isinstance(text, str) and WHOLE_NUMBER.fullmatch(text):
+        return int(text)
+    return text
+
+
+def show_status(sentence: str, *, done: float | None = None, kind: str = "") -> str:
+    """Draw the line under the picture: a sentence and, while something runs, how much is done (0..1)."""
+    bar = "" if done is None else f'<span class="bar"><i style="width:{done:.1%}"></i></span>'
+    return f'<div class="status {kind}">{bar}<p>{escape(sentence)}</p></div>'
+
+
+def show_error(sentence: str) -> str:
+    """Draw a sentence that says what to do."""
+    return show_status(sentence, kind="error")
+
+
+def show_progress(progress: Progress) -> str:
+    """Draw "step 7/20, 0.9 s left" and the bar."""
+    left = f", {progress.seconds_left:.1f} s left" if progress.step < progress.num_steps else ""
+    text = (progress.note or f"step {progress.step}/{progress.num_steps}") + left
+    return show_status(text, done=progress.step / progress.num_steps, kind="running")
+
+
+def show_facts(facts: Iterable[tuple[str, str]], measures: Iterable[Measure], *, is_compared: bool) -> str:
+    """Draw the facts of a run and what was measured; a comparison shows both numbers."""
+    cards = [f'<div class="fact"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>' for name, value in facts]
+    for measure in measures:
+        off = f'<s title="off">{format_number(measure.off, measure.unit)}</s> ' if is_compared else ""
+        unit = f" <small>{escape(measure.unit)}</small>" if measure.unit not in ("", "share") else ""
+        cards.append(
+            f'<div class="fact measure"><dt>{escape(measure.label)}</dt>'
+            f"<dd>{off}<b>{format_number(measure.on, measure.unit)}</b>{unit}</dd></div>"
+        )
+    return f'<dl class="facts">{"".join(cards)}</dl>'
+
+
+def format_number(value: float, unit: str = "") -> str:
+    """Write a measured number with three significant digits, a share of 0..1 as a percentage."""
+    if unit == "share":
+        return f"{value:.1%}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def show_notes(notes: Iterable[str]) -> str:
+    """Draw the sentences about what was done differently from the request."""
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<ul class="notes">{items}</ul>' if items else ""
+
+
+def show_unknown_words(model: str, words: Iterable[tuple[str, Iterable[str]]]) -> str:
+    """Name the words of a prompt that a model never learned, with the nearest ones that it knows."""
+    lines = []
+    for word, nearest in words:
+        known = ", ".join(nearest)
+        hint = f"; nearest: <b>{escape(known)}</b>" if known else ""
+        lines.append(f"<li>{escape(model)} does not know \u2018{escape(word)}\u2019{hint}</li>")
+    return f'<ul class="unknown">{"".join(lines)}</ul>' if lines else ""
+
+
+def show_badge(facts: Iterable[str], *, kind: str = "ready") -> str:
+    """Draw the facts about the loaded model as one row of small labels."""
+    pills = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
+    return f'<ul class="badge {kind}" aria-label="The loaded model">{pills}</ul>'
+
+
+def build_result(invitation: str) -> dict[str, Any]:
+    """Lay out the right side: the picture on its stage, one line about it, facts, and what to do with it."""
+    made: dict[str, Any] = {}
+    shown = {"show_label": False, "interactive": False, "buttons": ["fullscreen"]}
+    with gr.Column(elem_classes="stage-box"):
+        made["picture"] = gr.Image(
+            format="png", elem_classes="picture", alt_text="No picture yet", container=False, **shown
+        )
+        made["pair"] = gr.ImageSlider(format="png", elem_classes="pair", visible=False, container=False, **shown)
+        made["status"] = gr.HTML(show_status(invitation), elem_classes="status-box", apply_default_css=False)
+    made["facts"] = gr.HTML(elem_classes="facts-box", apply_default_css=False)
+    made["notes"] = gr.HTML(elem_classes="notes-box", apply_default_css=False)
+    with gr.Row(elem_classes="keep"):
+        made["download"] = gr.DownloadButton("Download PNG", interactive=False, size="sm", min_width=110)
+        made["reuse"] = gr.Button("Reuse seed", interactive=False, size="sm", min_width=100)
+        made["copy"] = gr.Button("Copy as Python", interactive=False, size="sm", min_width=120)
+    made["python"] = gr.Code(language="python", label="The same picture in plain diffusers", visible=False)
+    made["shown"] = gr.State(None)
+    made["trace"] = gr.State(None)
+    return made
+
+
+def save_png(result: ImageResult) -> str:
+    """Write the first picture with its settings inside, where gradio serves it and deletes it after its time."""
+    data = io.BytesIO()
+    result.images[0].save(data, "PNG", pnginfo=settings_to_pnginfo(result, 0))
+    return str(save_bytes_to_cache(data.getvalue(), f"limelight-{result.seed_used}.png", get_upload_folder()))

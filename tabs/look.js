@@ -1,0 +1,93 @@
+/* The page's own script: stage mode, ?tab=, light and dark, keyboard, clipboard. Asks no host for anything. */
+(() => {
+  const root = document.documentElement;
+  const query = new URLSearchParams(location.search);
+  const wantsStage = query.has("stage") ? query.get("stage") === "1" : limelight.stage;
+  root.classList.toggle("stage", wantsStage);
+
+  /* Only widgets of the open tab are on screen, so the first visible one is the one meant. */
+  const visible = (selector) => [...document.querySelectorAll(selector)].find((node) => node.offsetParent !== null);
+
+  limelight.copy = async (code) => {
+    const text = typeof code === "string" ? code : (code && code.value) || "";
+    const done = await navigator.clipboard?.writeText(text).then(() => true, () => false);
+    limelight.say(done ? "Copied to the clipboard." : "Select the code below and copy it: this browser keeps the clipboard closed.");
+  };
+
+  limelight.say = (sentence) => {
+    let box = document.getElementById("limelight-say");
+    if (!box) {
+      box = Object.assign(document.createElement("div"), { id: "limelight-say" });
+      box.setAttribute("role", "status");
+      document.body.append(box);
+    }
+    box.textContent = sentence;
+    box.classList.add("shown");
+    clearTimeout(box.timer);
+    box.timer = setTimeout(() => box.classList.remove("shown"), 3500);
+  };
+
+  limelight.toggleTheme = () => {
+    const isDark = document.body.classList.toggle("dark");
+    try { localStorage.setItem("limelight-theme", isDark ? "dark" : "light"); } catch { /* private mode: lasts for this page */ }
+  };
+
+  limelight.begin = () => {
+    root.classList.add("running");
+    const box = visible(".stage-box");
+    if (!box) return;
+    const top = box.getBoundingClientRect().top;
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (top > innerHeight * 0.6 || top < -200) box.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+  };
+  limelight.end = () => root.classList.remove("running");
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      /* A text field tells gradio its value when it changes; a click right after typing must not overtake it. */
+      setTimeout(() => visible("button.run")?.click(), 60);
+    }
+    if (event.key === "Escape" && root.classList.contains("running")) visible("button.stop")?.click();
+  }, true);
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("button");
+    if (!button) return;
+    if (button.matches(".run, .compare, .example")) limelight.begin();
+    if (button.matches(".stop")) limelight.end();
+    if (button.matches('[role="tab"][data-tab-id]')) rememberTab(button);
+  }, true);
+
+  const rememberTab = (button) => {
+    const address = new URL(location.href);
+    address.searchParams.set("tab", button.dataset.tabId);
+    history.replaceState(history.state, "", address);
+  };
+
+  /* Gradio draws the page after this script ran; names for screen readers go on as soon as parts appear. */
+  const dress = () => {
+    for (const box of document.querySelectorAll(".status-box:not([aria-live]), .unknown-box:not([aria-live])")) {
+      box.setAttribute("aria-live", "polite");
+    }
+    for (const button of document.querySelectorAll("button.dice:not([title])")) button.title = "New seed";
+    const running = document.querySelector(".status.running");
+    if (!running && document.querySelector(".status.done, .status.error, .status.stopped")) limelight.end();
+  };
+
+  const open = () => {
+    root.lang = "en";
+    let theme = null;
+    try { theme = localStorage.getItem("limelight-theme"); } catch { /* private mode: follow the system */ }
+    if (theme && !query.has("__theme")) {
+      const apply = () => document.body.classList.toggle("dark", theme === "dark");
+      apply();
+      setTimeout(apply, 800);
+    }
+    new MutationObserver(dress).observe(document.body, { childList: true, subtree: true });
+    dress();
+  };
+  /* gradio puts this script into the head itself, early or late. */
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", open);
+  else open();
+})();

@@ -1,0 +1,298 @@
+"""Tab "Text to image": a prompt becomes a picture, with guidance rescale off or on at the same seed.
+
+Handlers come first and are plain functions of plain values; `build` lays out the widgets and wires them by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from pipelines import (
+    ImageResult,
+    Progress,
+    TextToImageRequest,
+    UserError,
+    ranges,
+    read_settings,
+    to_python,
+    validate,
+)
+from tabs.controls import (
+    build_result,
+    make_control,
+    make_seed_box,
+    save_png,
+    show_badge,
+    show_error,
+    show_facts,
+    show_notes,
+    show_progress,
+    show_status,
+    show_unknown_words,
+    to_seed,
+)
+from tabs.wiring import Services, Updates, wait_for, wire, wire_stop
+
+NAME = "text-to-image"
+TITLE = "Text to image"
+INTRO = "Describe a scene and watch it form out of noise. Then compare the same seed without and with the technique."
+EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "text_to_image.json"
+EXPLANATION = Path(__file__).with_suffix(".md")
+READY = "Press Run, or Ctrl + Enter in the prompt."
+
+
+def to_request(
+    *, seed: Any, use_rescale: bool, guidance_rescale: Any, compare: bool, **values: Any
+) -> TextToImageRequest:
+    """Collect the values of the widgets into one checked request."""
+    strength = guidance_rescale if use_rescale or compare else ranges(TextToImageRequest)["guidance_rescale"].default
+    if compare and not guidance_rescale:
+        raise UserError("Guidance rescale is 0, so both pictures would be the same; raise its strength, then compare.")
+    return validate(TextToImageRequest(seed=to_seed(seed), guidance_rescale=strength, compare=bool(compare), **values))
+
+
+def on_generate(
+    services: Services,
+    *,
+    prompt: Any,
+    negative_prompt: Any,
+    seed: Any,
+    num_steps: Any,
+    guidance_scale: Any,
+    sampler: Any,
+    use_rescale: bool,
+    guidance_rescale: Any,
+    backend: Any,
+    compare: bool,
+) -> Iterator[Updates]:
+    """Draw one picture, step by step; with compare, the same seed without and with guidance rescale."""
+    request = to_request(
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        seed=seed,
+        num_steps=num_steps,
+        guidance_scale=guidance_scale,
+        sampler=sampler,
+        use_rescale=use_rescale,
+        guidance_rescale=guidance_rescale,
+        backend=backend,
+        compare=compare,
+    )
+    yield {"status": show_status("Starting", done=0, kind="running"), "trace": None}
+    pending = services.models.start(request.backend)
+    for waited_s in wait_for(pending):
+        yield {"status": show_status(f"Loading {request.backend}, {waited_s:.0f} s", done=0, kind="running")}
+    model = pending.result()
+    yield {"unknown": name_unknown_words(request.prompt, request.backend, model)}
+
+    from pipelines import badge, text_to_image_stream
+
+    with closing(text_to_image_stream(request, services.models)) as stream:
+        for item in stream:
+            yield show_step(item, request) if isinstance(item, Progress) else show_result(item)
+    yield {"badge": show_badge(badge(model).split(" \u00b7 "))}
+
+
+def show_step(progress: Progress, request: TextToImageRequest) -> Updates:
+    """Turn one finished step into updates: the line under the picture, and the preview if there is one."""
+    updates: Updates = {"status": show_progress(progress), "trace": (progress.step, progress.num_steps)}
+    if progress.preview is not None:
+        alt_text = f"Unfinished picture, step {progress.step} of {progress.num_steps}: {request.prompt}"
+        updates["picture"] = gr.Image(progress.preview, alt_text=alt_text, visible=True)
+        updates["pair"] = gr.ImageSlider(visible=False)
+    return updates
+
+
+def show_result(result: ImageResult) -> Updates:
+    """Turn a finished run into updates: picture or pair, facts, measures, notes, and what the buttons need."""
+    request = replace(result.request, seed=result.seed_used, compare=False)
+    path = save_png(result)
+    is_compared = bool(result.baseline_images)
+    picture: dict[str, Any] = {"alt_text": f"Generated picture: {request.prompt}", "visible": not is_compared}
+    pair: dict[str, Any] = {"visible": is_compared}
+    if is_compared:
+        pair["value"] = (result.baseline_images[0], result.images[0])
+        pair["label"] = f"left: guidance rescale off, right: {request.guidance_rescale:g}"
+    width_px, height_px = result.images[0].size
+    facts = (
+        ("time", f"{result.seconds:.1f} s"),
+        ("seed", str(result.seed_used)),
+        ("size", f"{width_px} x {height_px}"),
+    )
+    return {
+        "picture": gr.Image(path, **picture),
+        "pair": gr.ImageSlider(**pair),
+        "status": show_status(f"Done in {result.seconds:.1f} s", kind="done"),
+        "facts": show_facts(facts, result.measures, is_compared=is_compared),
+        "notes": show_notes(result.notes),
+        "download": gr.DownloadButton(value=path, interactive=True),
+        "reuse": gr.Button(interactive=True),
+        "copy": gr.Button(interactive=True),
+        "shown": request,
+        "trace": None,
+    }
+
+
+def name_unknown_words(prompt: str, backend: str, model: Any) -> str:
+    """Say which words of the prompt the model never learned."""
+    from pipelines import unknown_words
+
+    return show_unknown_words(backend, unknown_words(prompt, model))
+
+
+def on_prompt_changed(services: Services, *, prompt: str, backend: str) -> Updates:
+    """Name unknown words while the visitor types; silent until the model is loaded."""
+    if not services.models.is_ready(backend):
+        return {"unknown": ""}
+    return {"unknown": name_unknown_words(prompt, backend, services.models.get(backend))}
+
+
+def on_stop(*, trace: tuple[int, int] | None) -> Updates:
+    """Say what a stopped run leaves behind."""
+    if trace is None:
+        return {"status": show_status("Stopped; nothing was drawn yet.", kind="stopped")}
+    step, num_steps = trace
+    sentence = f"Stopped at step {step} of {num_steps}; the unfinished picture stays here."
+    return {"status": show_status(sentence, kind="stopped"), "trace": None}
+
+
+def on_restore(*, dropped: str | None) -> Updates:
+    """Put the settings of a dropped PNG back into the widgets."""
+    if dropped is None:
+        return {}
+    request = read_settings(dropped)
+    return {
+        **to_widgets(request),
+        "status": show_status("The settings of this PNG are back; press Run for the same pixels.", kind="done"),
+    }
+
+
+def to_widgets(request: TextToImageRequest) -> Updates:
+    """Turn a request into the values of the widgets that made it."""
+    names = ("prompt", "negative_prompt", "num_steps", "guidance_scale", "sampler", "backend")
+    values = {name: getattr(request, name) for name in names}
+    uses_rescale = request.guidance_rescale > 0
+    values |= {"seed": str(request.seed), "use_rescale": uses_rescale}
+    return values | ({"guidance_rescale": request.guidance_rescale} if uses_rescale else {})
+
+
+def on_reuse_seed(*, shown: TextToImageRequest) -> Updates:
+    """Put the seed of the shown picture back."""
+    return {"seed": str(shown.seed)}
+
+
+def on_copy(*, shown: TextToImageRequest) -> Updates:
+    """Show the shown picture's settings as code."""
+    return {"python": gr.Code(to_python(shown), visible=True)}
+
+
+def load_examples() -> dict[str, Any]:
+    """Read the examples and the values the tab starts with; each row may set any field of the request."""
+    document: dict[str, Any] = json.loads(EXAMPLES.read_text("utf-8"))
+    known = {field.name for field in fields(TextToImageRequest)}
+    unknown = [name for row in (document["start"], *document["examples"]) for name in row if name not in known]
+    if unknown:
+        raise ValueError(f"{EXAMPLES.name} sets {unknown}, which a request does not have")
+    return document
+
+
+def on_example(row: Mapping[str, Any]) -> Updates:
+    """Fill the widgets with an example; what it does not set goes back to its default, the backend stays."""
+    values = to_widgets(TextToImageRequest(**row))
+    del values["backend"]
+    return values
+
+
+def build(services: Services) -> None:
+    """Lay out the tab and connect it."""
+    document = load_examples()
+    with gr.Column(elem_classes="shelf"):
+        gr.HTML(f"<p>{INTRO}</p>", elem_classes="intro", apply_default_css=False)
+        with gr.Row(elem_classes="bench", equal_height=False):
+            with gr.Column(scale=5, min_width=300, elem_classes="inputs"):
+                inputs = build_inputs(document["start"])
+            with gr.Column(scale=6, min_width=300, elem_classes="result"):
+                result = build_result(READY)
+        with gr.Row(elem_classes="examples"):
+            examples = [gr.Button(row["prompt"], elem_classes="example", min_width=200) for row in document["examples"]]
+        with gr.Accordion("How it works", open=False, elem_classes="how"):
+            gr.Markdown(
+                EXPLANATION.read_text("utf-8"), latex_delimiters=[{"left": "$$", "right": "$$", "display": True}]
+            )
+    connect(services, inputs, result, tuple(zip(examples, document["examples"])))
+
+
+def build_inputs(start: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay out the left side: prompt, buttons, the technique's switch, folded settings."""
+    specs = ranges(TextToImageRequest)
+    made: dict[str, Any] = {}
+    made["prompt"] = gr.Textbox(
+        start["prompt"], label="Prompt", lines=3, max_lines=8, elem_classes="prompt", info=READY, autofocus=True
+    )
+    made["unknown"] = gr.HTML(elem_classes="unknown-box", apply_default_css=False)
+    with gr.Row(elem_classes="actions"):
+        made["run"] = gr.Button("Run", variant="primary", elem_classes="run", min_width=80)
+        made["compare"] = gr.Button("Compare", elem_classes="compare", min_width=100)
+        made["stop"] = gr.Button("Stop", variant="stop", elem_classes="stop", min_width=70)
+    with gr.Group(elem_classes="technique"):
+        made["use_rescale"] = gr.Checkbox(False, label=specs["guidance_rescale"].label, elem_classes="switch")
+        strength = start["guidance_rescale"]
+        made["guidance_rescale"] = make_control(specs["guidance_rescale"], value=strength, label="Strength")
+    with gr.Accordion("Settings", open=False, elem_classes="settings"):
+        made["seed"], _ = make_seed_box(specs["seed"], value=start["seed"])
+        for name in ("num_steps", "guidance_scale", "sampler"):
+            made[name] = make_control(specs[name])
+        made["negative_prompt"] = gr.Textbox("", label="Negative prompt", info="What the picture should not show.")
+    with gr.Accordion("Settings from a PNG", open=False, elem_classes="restore"):
+        made["dropped"] = gr.File(label="Drop a PNG from Limelight", file_types=[".png"], height=120)
+    return made
+
+
+def connect(
+    services: Services, inputs: dict[str, Any], result: dict[str, Any], examples: tuple[tuple[gr.Button, Any], ...]
+) -> None:
+    """Wire every widget of the tab to its handler."""
+    names = ("prompt", "negative_prompt", "seed", "num_steps", "guidance_scale", "sampler", "use_rescale")
+    fields_in = {name: inputs[name] for name in (*names, "guidance_rescale")}
+    fields_in["backend"] = services.backend
+    settings = dict(fields_in)
+    outputs = {**result, "unknown": inputs["unknown"], "badge": services.badge}
+    generate = partial(on_generate, services)
+    model = {
+        "outputs": outputs,
+        "uses_model": True,
+        "error_output": "status",
+        "describe_error": show_error,
+        "show_progress": "minimal",
+        "show_progress_on": result["status"],
+    }
+    alone, both = {**fields_in, "compare": gr.State(False)}, {**fields_in, "compare": gr.State(True)}
+    runs = [
+        wire(inputs["run"].click, generate, alone, api_name="text_to_image", **model),
+        wire(inputs["compare"].click, generate, both, api_name="text_to_image_compare", **model),
+    ]
+    quick = {"queue": False, "show_progress": "hidden"}
+    for button, row in examples:
+        fill = wire(button.click, partial(on_example, row), {}, settings, **quick)
+        runs.append(wire(fill.success, generate, alone, **model))
+    status = {"status": result["status"]}
+    wire_stop(inputs["stop"], runs, on_stop, {"trace": result["trace"]}, {**status, "trace": result["trace"]})
+    problem = {"error_output": "status", "describe_error": show_error}
+    restored = {**settings, **status}
+    wire(inputs["dropped"].change, on_restore, {"dropped": inputs["dropped"]}, restored, **quick, **problem)
+    shown = {"shown": result["shown"]}
+    wire(result["reuse"].click, on_reuse_seed, shown, {"seed": inputs["seed"]}, **quick)
+    copied = wire(result["copy"].click, on_copy, shown, {"python": result["python"]}, **quick)
+    copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
+    words = {"prompt": inputs["prompt"], "backend": services.backend}
+    typed = [inputs["prompt"].change, services.backend.change]
+    notice = {"unknown": inputs["unknown"]}
+    wire(typed, partial(on_prompt_changed, services), words, notice, trigger_mode="always_last", **quick)

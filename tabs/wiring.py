@@ -1,0 +1,246 @@
+"""What connects a page to its handlers: `wire()`, the Stop button, the error boundary, and the model loader.
+
+A handler is a plain function or generator that takes plain values by keyword and yields or returns a dict
+{output name: value}. It knows no gradio event, so a test calls it directly. Only this file handles errors.
+"""
+
+from __future__ import annotations
+
+import html
+import inspect
+import logging
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.utils import get_space
+
+from pipelines import UserError
+
+if TYPE_CHECKING:
+    from pipelines import ModelStore
+
+logger = logging.getLogger("limelight")
+
+MODEL_QUEUE = "model"
+MAX_WAITING = 24
+POLL_S = 0.2
+MAX_PORT = 65535
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+NEUTRAL_SENTENCE = "Something went wrong on our side; the log of the server says what. Please try again."
+Updates = dict[str, Any]
+Handler = Callable[..., "Iterator[Updates] | Updates"]
+
+
+class ModelLoader:
+    """Load models in a thread of its own, so that the page is on screen before torch is imported.
+
+    One thread is enough: loading is serial anyway, and the store behind it keeps what is loaded.
+    """
+
+    def __init__(self, make_store: Callable[[], ModelStore]) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-loader")
+        self._make_store = make_store
+        self._store: ModelStore | None = None
+        self._lock = Lock()
+
+    def start(self, backend: str) -> Future[Any]:
+        """Begin to load a backend, or hand out what is loaded; returns at once."""
+        return self._pool.submit(self.get, backend)
+
+    def store(self) -> ModelStore:
+        """Give the store behind the loader; the first call imports torch."""
+        with self._lock:
+            if self._store is None:
+                self._store = self._make_store()
+            return self._store
+
+    def get(self, backend: str) -> Any:
+        """Give one loaded model; waits for it (the provider that capabilities ask)."""
+        return self.store().get(backend)
+
+    def is_ready(self, backend: str) -> bool:
+        """Tell whether the model is in memory, so that asking for it takes no time."""
+        return self._store is not None and backend in self._store.loaded()
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the page hands to every tab: the models and the widgets of the header."""
+
+    models: ModelLoader
+    backend: gr.Dropdown
+    badge: gr.HTML
+
+
+def wait_for(pending: Future[Any]) -> Iterator[float]:
+    """Yield the seconds waited, every now and then, until the future is done; a Stop can end it in between."""
+    waited_s = 0.0
+    while not pending.done():
+        yield waited_s
+        wait([pending], timeout=POLL_S)
+        waited_s += POLL_S
+
+
+def on_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Ask for a GPU while the function runs, on a Hugging Face ZeroGPU Space; elsewhere change nothing.
+
+    The package `spaces` exists only there, so it is never a requirement; a Space refuses to start without a marked
+    function. It marks generators too, and keeps their signature.
+    """
+    if find_spec("spaces") is None:
+        return function
+    return import_module("spaces").GPU(function)
+
+
+def wire(
+    triggers: Any,
+    handler: Handler,
+    controls: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    *,
+    api_name: str | None = None,
+    error_output: str | None = None,
+    describe_error: Callable[[str], Any] = str,
+    uses_model: bool = False,
+    **event: Any,
+) -> Any:
+    """Connect one or several triggers to a handler and check the names at build time.
+
+    `uses_model` puts the event into the one queue that all visitors share. After an error the output named
+    `error_output` shows `describe_error(sentence)`; further options go to gradio's event.
+    """
+    run = make_listener(handler, controls, outputs, error_output=error_output, describe_error=describe_error)
+    if uses_model:
+        run = on_gpu(run)
+        event = {"concurrency_id": MODEL_QUEUE, "concurrency_limit": 1, **event}
+    event.setdefault("api_visibility", "public" if api_name else "private")
+    listen = partial(gr.on, triggers) if isinstance(triggers, list) else triggers
+    return listen(
+        fn=run,
+        inputs=list(controls.values()),
+        outputs=list(outputs.values()),
+        api_name=api_name,
+        **event,
+    )
+
+
+def wire_stop(
+    button: gr.Button, runs: Sequence[Any], handler: Handler, controls: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> Any:
+    """Let a button end the given runs at once; the handler then says what was kept."""
+    return wire(button.click, handler, controls, outputs, cancels=list(runs), queue=False, show_progress="hidden")
+
+
+def make_listener(
+    handler: Handler,
+    controls: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    *,
+    error_output: str | None = None,
+    describe_error: Callable[[str], Any] = str,
+) -> Callable[..., Any]:
+    """Wrap a handler for gradio: values by keyword, updates by name, and the error boundary around both.
+
+    Always a generator with the handler's own parameters, because gradio streams nothing else and names the API's
+    fields after them. Raises ValueError when the names do not match.
+    """
+    parameters = list(inspect.signature(handler).parameters.values())
+    names = [parameter.name for parameter in parameters]
+    if names != list(controls):
+        raise ValueError(f"{describe(handler)} takes {names}, but the controls are {list(controls)}")
+    if error_output is not None and error_output not in outputs:
+        raise ValueError(f"{describe(handler)}: the error output {error_output!r} is not among {list(outputs)}")
+
+    def listener(*values: Any) -> Iterator[dict[Any, Any]]:
+        try:
+            with closing(iterate(handler(**dict(zip(names, values))))) as updates:
+                for update in updates:
+                    yield to_gradio(handler, update, outputs)
+        except UserError as error:
+            sentence = str(error)
+        except Exception:
+            logger.exception("%s failed", describe(handler))
+            sentence = NEUTRAL_SENTENCE
+        else:
+            return
+        if error_output is not None:
+            yield {outputs[error_output]: describe_error(sentence)}
+        # The toast renders HTML, and the sentence may quote what the visitor typed.
+        raise gr.Error(html.escape(sentence, quote=False), print_exception=False)
+
+    listener.__name__ = listener.__qualname__ = describe(handler)
+    listener.__doc__ = inspect.getdoc(getattr(handler, "func", handler))
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    listener.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind) for name in names]
+    )
+    return listener
+
+
+def iterate(updates: Iterator[Updates] | Updates) -> Iterator[Updates]:
+    """Treat one dict like a stream of one, and close the handler's own stream with this one."""
+    if isinstance(updates, dict):
+        yield updates
+        return
+    with closing(updates) as stream:  # type: ignore[type-var]
+        yield from stream
+
+
+def to_gradio(handler: Handler, update: Updates, outputs: Mapping[str, Any]) -> dict[Any, Any]:
+    """Replace output names by widgets; an unknown name is a bug of the handler."""
+    unknown = [name for name in update if name not in outputs]
+    if unknown:
+        raise ValueError(f"{describe(handler)} updates {unknown}, but the outputs are {list(outputs)}")
+    if not update:
+        # gradio takes an empty dict for a value, not for "nothing changes".
+        return {widget: gr.skip() for widget in outputs.values()}
+    return {outputs[name]: value for name, value in update.items()}
+
+
+def describe(handler: Handler) -> str:
+    """Name a handler, also when its first arguments are already bound."""
+    return str(getattr(getattr(handler, "func", handler), "__name__", handler))
+
+
+def read_address(host: str, port: int | None, auth: str) -> dict[str, Any]:
+    """Turn --host, --port and --auth into launch options; a public address without a login is refused.
+
+    A Hugging Face Space is public on purpose and has no other way in: there, and only there, no login is needed.
+    """
+    name, _, password = auth.partition(":")
+    if auth and not (name and password):
+        raise UserError("--auth needs a name and a password; write --auth NAME:PASSWORD.")
+    login = (name, password) if auth else None
+    if get_space() is not None and not host:
+        return {"server_name": "0.0.0.0", "server_port": port, "auth": login}
+    host = host or LOOPBACK[0]
+    if host not in LOOPBACK and login is None:
+        raise UserError(f"{host} can be reached by others; add --auth NAME:PASSWORD, or leave --host out.")
+    check_port(host, port)
+    return {"server_name": host, "server_port": port, "auth": login}
+
+
+def check_port(host: str, port: int | None) -> None:
+    """Refuse a port that cannot be opened, before the page is built."""
+    if port is None:
+        return
+    if not 1 <= port <= MAX_PORT:
+        raise UserError(f"Port {port} does not exist; choose 1 to {MAX_PORT}.")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"Port {port} on {host} cannot be opened ({error.strerror}); choose another --port."
+            ) from error
