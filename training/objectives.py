@@ -1,0 +1,41 @@
+"""Losses of the denoiser as plain functions: tensors in, tensors out."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from pipelines.schedules import add_noise, to_v
+
+
+def sample_timesteps(count: int, generator: torch.Generator, *, num_timesteps: int = 1000) -> torch.Tensor:
+    """Draw training timesteps: logit-normal, and one in sixteen from the noisiest tenth.
+
+    Shapes: returns (count,) int64 in 0..num_timesteps-1.
+    Source: Esser et al. 2024, arXiv 2403.03206, section 3.1 (logit-normal weighting).
+    Differs: with zero terminal SNR the last steps must be learned well, hence the extra draws.
+    """
+    normal = torch.randn(count, generator=generator)
+    timesteps = (torch.sigmoid(1.1 * normal + 0.2) * num_timesteps).long()
+    late = torch.randint(num_timesteps * 9 // 10, num_timesteps, (count,), generator=generator)
+    is_late = torch.arange(count) % 16 == 0
+    return torch.where(is_late, late, timesteps).clamp(0, num_timesteps - 1)
+
+
+def make_v_target(
+    x0: torch.Tensor, eps: torch.Tensor, alpha_bar_t: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return noisy latents and the velocity to predict; shapes (b, c, h, w), alpha_bar_t (b,)."""
+    return add_noise(x0, eps, alpha_bar_t), to_v(x0, eps, alpha_bar_t)
+
+
+def truth_alignment_loss(
+    kind_logits: torch.Tensor, colour_logits: torch.Tensor, kinds: torch.Tensor, colours: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy between what an inner layer says of each cell and what the scene record knows.
+
+    Shapes:  logits (b, classes, h, w); kinds, colours (b, h, w) int64, 0 = backdrop.
+    Source:  Yu et al. 2024, arXiv 2410.06940 (REPA).
+    Differs: the target is the exact scene, not the features of a pretrained encoder.
+    """
+    return F.cross_entropy(kind_logits, kinds) + F.cross_entropy(colour_logits, colours)
