@@ -19,7 +19,7 @@ from benchmarks.held_out import NUM_STEPS, load_storybook
 from benchmarks.memory import PROMPT, OneModel, draw_one
 from benchmarks.progress import count
 from pipelines import Progress, TextToImageRequest, text_to_image_stream
-from pipelines.backends import find_spec
+from pipelines.backends import PROJECT_DIR
 from pipelines.model import ModelBundle
 
 LOCK_TIMEOUT_S = 60.0
@@ -30,7 +30,8 @@ def make_plain(model: ModelBundle) -> Callable[[int], Any]:
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
     plan, default = model.plan, TextToImageRequest(PROMPT)
-    pipeline = StableDiffusionPipeline.from_pretrained(find_spec(model.spec.name).source, torch_dtype=plan.dtype)
+    folder = plan.model_path or PROJECT_DIR / model.spec.source
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=plan.dtype, local_files_only=True)
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(plan.device)

@@ -12,7 +12,7 @@ from benchmarks.held_out import NUM_STEPS, draw_pictures, draw_scenes
 from benchmarks.memory import PROMPT, OneModel, draw_one
 from benchmarks.prompts import make_asks
 from benchmarks.scenarios import SCENARIOS, find_scenario
-from benchmarks.speed import measure_stop
+from benchmarks.speed import make_plain, measure_stop
 from benchmarks.table import BEGIN, END, insert_table, make_table, write_number
 from pipelines import TextToImageRequest, text_to_image_stream
 from pipelines.model import ModelBundle
@@ -55,6 +55,11 @@ def test_parser_figures_have_both_names(tiny_storybook: ModelBundle, parser: Sce
     figures = measure_parser(tiny_storybook, parser, 2)
     assert list(figures) == ["parser_clean_acc", "parser_roundtrip_acc"]
     assert fidelity.NUM_SCENES == 2000
+
+
+def test_plain_diffusers_draws_the_same_picture(tiny_storybook: ModelBundle) -> None:
+    plain, ours = make_plain(tiny_storybook)(3), draw_one(tiny_storybook, 3).images[0]
+    assert np.abs(np.asarray(plain, dtype=int) - np.asarray(ours, dtype=int)).max() <= 2
 
 
 def test_stop_leaves_the_model_free(tiny_storybook: ModelBundle) -> None:
