@@ -8,8 +8,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 
@@ -22,7 +25,32 @@ from pipelines.text_side import TextSide, list_known_words
 
 # A larger UNet would make the probe take longer than it can save at the first picture.
 MAX_PROBE_PARAMETERS = 200_000_000
-_HUB_TIMEOUT_S = 10.0
+_HUB_TIMEOUT_S = 5.0
+
+
+def prefer_cached(source: Path | str, plan: RunPlan) -> RunPlan:
+    """Ask the hub once whether it is there; if not, load from its cache instead of retrying for half a minute.
+
+    Returns: the plan, offline and with the reason where the hub does not answer.
+    """
+    if isinstance(source, Path) or plan.offline or _hub_answers():
+        return plan
+    return dataclasses.replace(
+        plan, offline=True, reasons=(*plan.reasons, "The hub did not answer: cached files only.")
+    )
+
+
+def _hub_answers() -> bool:
+    """Tell whether the hub answers one short request; an error page is an answer."""
+    from huggingface_hub.constants import ENDPOINT
+
+    try:
+        with urlopen(Request(ENDPOINT, method="HEAD"), timeout=_HUB_TIMEOUT_S):
+            return True
+    except HTTPError:
+        return True
+    except (OSError, HTTPException):
+        return False
 
 
 def fetch(source: Path | str, name: str, plan: RunPlan) -> Path:

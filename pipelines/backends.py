@@ -144,15 +144,16 @@ def _guard_loading(spec: BackendSpec, source: str, load: Callable[[], ModelBundl
                 f"The folder {source} is incomplete for {spec.name} ({part}); it needs safetensors files."
             ) from error
         raise BackendUnavailable(
-            f"{spec.name} needs its weights from the Hugging Face hub ({source}), which cannot be reached; "
-            f"connect to the network once, or give a local folder with --model-path, or choose {DEFAULT_BACKEND}."
+            f"{spec.name} needs its weights from the Hugging Face hub ({source}), which cannot be reached or has no "
+            f"such model; connect once, or give a folder with --model-path, or choose {DEFAULT_BACKEND}."
         ) from error
 
 
 def _load_parts(spec: BackendSpec, source: Path | str, plan: RunPlan) -> ModelBundle:
     """Load every component and put the bundle together."""
-    from pipelines.assembly import assemble, fetch, load_network
+    from pipelines.assembly import assemble, fetch, load_network, prefer_cached
 
+    plan = prefer_cached(source, plan)
     index = json.loads(fetch(source, "model_index.json", plan).read_text(encoding="utf-8"))
     variant = _pick_variant(spec, source)
     unet = load_network("unet", source, plan, variant=variant)

@@ -131,3 +131,19 @@ def storybook() -> Iterator[ModelBundle]:
 def tiny_models(tiny_storybook: ModelBundle) -> OneModel:
     """A provider that hands out the tiny storybook under every backend name."""
     return OneModel(tiny_storybook)
+
+
+@pytest.fixture(scope="session")
+def load_tiny_as() -> Callable[..., ModelBundle]:
+    """Load a folder as a backend: load_tiny_as(folder, backend, **run options)."""
+    return load_tiny
+
+
+@pytest.fixture
+def load_store() -> Callable[..., ModelStore]:
+    """Make an empty store that runs on the CPU: load_store(**run options)."""
+
+    def make(**options: Any) -> ModelStore:
+        return ModelStore(RunOptions(**{"device": "cpu", "dtype": "fp32", **options}))
+
+    return make

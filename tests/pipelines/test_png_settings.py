@@ -1,0 +1,143 @@
+"""Settings in PNG files: exact round trip, the readable block, and every kind of forged or oversized metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from pipelines import ImageResult, TextToImageRequest, UserError, read_settings, settings_to_pnginfo, to_python
+
+REQUEST = TextToImageRequest(
+    'a "red" boat, 红色, line one\nline two',
+    "fog",
+    seed=7,
+    num_steps=12,
+    guidance_scale=3.5,
+    sampler="ddim",
+    num_images=2,
+)
+
+
+def make_result(request: TextToImageRequest = REQUEST) -> ImageResult:
+    images = tuple(Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    return ImageResult(images, (), request.seed, 1.0, (), (), request)
+
+
+def save(path: Path, **texts: str) -> Path:
+    info = PngImagePlugin.PngInfo()
+    for key, value in texts.items():
+        info.add_text(key, value)
+    Image.new("RGB", (8, 8)).save(path, pnginfo=info)
+    return path
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_every_field_comes_back(tmp_path: Path, index: int) -> None:
+    path = tmp_path / "picture.png"
+    result = make_result()
+    result.images[index].save(path, pnginfo=settings_to_pnginfo(result, index))
+    assert read_settings(path) == dataclasses.replace(REQUEST, seed=7 + index, num_images=1)
+
+
+def test_a_picture_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="picture 2 of 2"):
+        settings_to_pnginfo(make_result(), 2)
+
+
+def test_the_readable_block_is_what_other_tools_expect(tmp_path: Path) -> None:
+    request = TextToImageRequest("a red boat", "fog", seed=7, num_steps=12, guidance_scale=3.5, guidance_rescale=0.5)
+    path, result = tmp_path / "picture.png", make_result(request)
+    result.images[0].save(path, pnginfo=settings_to_pnginfo(result))
+    written = Image.open(path).text["parameters"]  # type: ignore[attr-defined]
+    assert written == (
+        "a red boat\nNegative prompt: fog\nSteps: 12, Sampler: DPM++ 2M, CFG scale: 3.5, Seed: 7, Size: 8x8, "
+        "CFG rescale: 0.5, Model: storybook"
+    )
+    assert read_settings(save(tmp_path / "other.png", parameters=written)) == request
+
+
+def test_a_block_of_another_tool_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    written = "a castle, (best:1.2)\nSteps: 30, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, Model: dream"
+    expected = TextToImageRequest("a castle, (best:1.2)", seed=42, num_steps=30, guidance_scale=7)
+    assert read_settings(save(tmp_path / "other.png", parameters=written)) == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ({}, "holds no settings"),
+        ({"limelight": "not json"}, "were not written by Limelight"),
+        ({"limelight": "[" * 60_000}, "were not written by Limelight"),
+        ({"limelight": "[1, 2]"}, "were not written by Limelight"),
+        ({"limelight": json.dumps({"version": 9, "request": {"prompt": "a"}})}, "were not written by Limelight"),
+        ({"limelight": json.dumps({"version": 1, "request": "a"})}, "were not written by Limelight"),
+        ({"limelight": json.dumps({"version": 1, "request": {"seed": 1}})}, "were not written by Limelight"),
+        ({"limelight": json.dumps({"version": 1, "request": {"prompt": "a", "x": 1}})}, "were not written by"),
+        ({"limelight": json.dumps({"version": 1, "request": {"prompt": "a", "seed": -4}})}, "Seed -4 is too low"),
+        ({"limelight": json.dumps({"version": 1, "request": {"prompt": "a", "seed": "1"}})}, "Seed must be a number"),
+        ({"limelight": json.dumps({"version": 1, "request": {"prompt": ["a"]}})}, "Prompt must be text"),
+        ({"limelight": '{"version": 1, "request": {"prompt": "a", "guidance_scale": NaN}}'}, "finite number"),
+        ({"limelight": '{"version": 1, "request": {"prompt": "a", "seed": ' + "9" * 5000 + "}}"}, "Limelight"),
+        ({"parameters": "hello"}, "in an unknown form"),
+        ({"parameters": "a\nSteps: 1e99, Seed: 3"}, "too high"),
+        ({"parameters": "a\nSteps: many, Seed: 3"}, "Steps 'many' inside this PNG is not a number"),
+        ({"parameters": "a\nSteps: nan, Seed: 3"}, "finite number"),
+    ],
+)
+def test_forged_settings_are_one_sentence(tmp_path: Path, texts: dict[str, str], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_settings(save(tmp_path / "forged.png", **texts))
+    assert words in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_five_megabytes_of_metadata_are_not_read(tmp_path: Path) -> None:
+    path = save(tmp_path / "big.png", limelight="x" * 5_000_000)
+    with pytest.raises(UserError, match=r"too large \(4882 KB\); settings have at most 64 KB"):
+        read_settings(path)
+
+
+def test_compressed_metadata_is_never_unpacked(tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("limelight", " " * 50_000_000, zip=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "bomb.png", pnginfo=info)
+    with pytest.raises(UserError, match="holds no settings"):
+        read_settings(tmp_path / "bomb.png")
+
+
+def test_damaged_and_foreign_files_are_one_sentence(tmp_path: Path) -> None:
+    good = save(tmp_path / "good.png", limelight="{}").read_bytes()
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(good.replace(b"{}", b"[]"))
+    with pytest.raises(UserError, match="damaged"):
+        read_settings(broken)
+    broken.write_bytes(good[:50])
+    with pytest.raises(UserError, match="damaged|no settings"):
+        read_settings(broken)
+    broken.write_bytes(b"GIF89a")
+    with pytest.raises(UserError, match="not a PNG"):
+        read_settings(broken)
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"\0" * 13) + b"\xff\xff\xff\xfftEXt")
+    with pytest.raises(UserError, match="too large"):
+        read_settings(broken)
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"iTXt", b"limelight\0\0\0en\0") + chunk(b"IEND", b""))
+    with pytest.raises(UserError):
+        read_settings(broken)
+
+
+def test_python_code_names_every_setting_and_survives_quotes() -> None:
+    code = to_python(dataclasses.replace(REQUEST, width_px=128, guidance_rescale=0.3))
+    compile(code, "copied", "exec")
+    for piece in (repr(REQUEST.prompt), "DDIMScheduler", "num_inference_steps=12", "guidance_scale=3.5", "width=128"):
+        assert piece in code
+    assert "guidance_rescale=0.3" in code and "range(7, 9)" in code and "assets/storybook" in code
+    assert "StableDiffusionXLPipeline" in to_python(TextToImageRequest("a", backend="sdxl"))
