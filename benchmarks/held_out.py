@@ -20,7 +20,7 @@ from pipelines.types import TextToImageRequest
 from training.world.render import Rendered, render
 from training.world.scene import FIRST_HELD_OUT_SEED, Scene, sample_scene
 
-PARSER_SEEDS = FIRST_HELD_OUT_SEED
+PARSER_SEEDS = FIRST_HELD_OUT_SEED + 50_000
 AUTOENCODER_SEEDS = FIRST_HELD_OUT_SEED + 100_000
 PICTURE_SEEDS = FIRST_HELD_OUT_SEED + 200_000
 NUM_STEPS = 20
