@@ -1,0 +1,169 @@
+"""What every technique promises: neutral is nothing, nothing is left behind, and results stay finite in company."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from pipelines.attention import list_layers
+from pipelines.denoise import DenoiseSettings, denoise
+from pipelines.model import ModelBundle
+from pipelines.params import validate
+from pipelines.techniques import TECHNIQUES
+from pipelines.techniques.base import EXCLUSIVE_POINTS, POINTS, Hooks, Technique
+from pipelines.text_side import encode_prompt
+from pipelines.types import RunInfo, StepContext
+
+NUM_STEPS = 3
+each_technique = pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda cls: cls.__name__)
+
+
+@pytest.fixture(params=["tiny_sd", "tiny_sd_v", "tiny_sdxl", "storybook"])
+def model(request: pytest.FixtureRequest) -> ModelBundle:
+    """Both families, both predictions, and the shipped weights."""
+    return request.getfixturevalue(request.param)
+
+
+@dataclass(frozen=True)
+class Soften:
+    """A second technique to run beside: pulls every clean estimate a little towards zero."""
+
+    name: ClassVar[str] = "soften"
+    title: ClassVar[str] = "Soften"
+    source: ClassVar[str] = "tests"
+    points: ClassVar[tuple[str, ...]] = ("edit_x0", "after_step")
+    needs_first_order: ClassVar[bool] = False
+    needs_whole_batch: ClassVar[bool] = False
+    fail_at: int = -1
+
+    @classmethod
+    def neutral(cls) -> Soften:
+        return cls()
+
+    @contextlib.contextmanager
+    def open(self, model: ModelBundle, run: RunInfo) -> Iterator[Hooks]:
+        yield SoftenHooks(self.fail_at)
+
+
+class SoftenHooks(Hooks):
+    """Scale the clean estimate; fail where asked."""
+
+    def __init__(self, fail_at: int) -> None:
+        self.fail_at = fail_at
+
+    def edit_x0(self, x0: torch.Tensor, ctx: StepContext) -> torch.Tensor:
+        return x0 * 0.98
+
+    def after_step(self, latents: torch.Tensor, ctx: StepContext) -> torch.Tensor:
+        if ctx.step == self.fail_at:
+            raise RuntimeError("the neighbour failed")
+        return latents
+
+
+def start(model: ModelBundle, techniques: Sequence[Technique]) -> Any:
+    """Start a run with a sampler that all the given techniques accept."""
+    sampler = "ddim" if any(technique.needs_first_order for technique in techniques) else "dpmpp_2m"
+    side_px = model.spec.image_px
+    settings = DenoiseSettings(
+        seed=1,
+        num_images=1,
+        num_steps=NUM_STEPS,
+        guidance_scale=4.0,
+        sampler=sampler,
+        width_px=side_px,
+        height_px=side_px,
+        preview_every=0,
+    )
+    with torch.no_grad():
+        text = encode_prompt(model, "a red boat and a blue star", size_px=(side_px, side_px))
+    return denoise(model, text, settings, techniques, [])
+
+
+def finish(stream: Any) -> torch.Tensor:
+    """Run a generator to its end and return the latents."""
+    while True:
+        try:
+            next(stream)
+        except StopIteration as end:
+            return end.value
+
+
+def snapshot(model: ModelBundle) -> tuple[Any, ...]:
+    """Note processors by identity, weights by sum and storage, scheduler, global randomness, lock."""
+    parameters = list(model.unet.named_parameters())
+    return (
+        [id(module.processor) for _, module in list_layers(model.unet)],
+        [(name, parameter.data_ptr()) for name, parameter in parameters],
+        sum(float(parameter.double().sum()) for _, parameter in parameters),
+        [name for name, _ in model.unet.named_modules()],
+        dict(model.scheduler_config),
+        torch.get_rng_state().tolist(),
+        model.lock.locked(),
+    )
+
+
+@each_technique
+def test_the_class_describes_itself(technique: type[Technique], tiny_sd: ModelBundle) -> None:
+    record = technique()
+    assert dataclasses.is_dataclass(record) and technique.title and technique.source
+    assert set(technique.points) <= set(POINTS) and technique.points
+    validate(record)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        record.name = "other"  # type: ignore[misc]
+    hooks = type(open_hooks(record, tiny_sd))
+    overridden = {point for point in POINTS if getattr(hooks, point) is not getattr(Hooks, point)}
+    assert overridden == set(technique.points)
+
+
+def open_hooks(technique: Technique, model: ModelBundle) -> Hooks:
+    """Open a technique for an imagined run and return its hooks."""
+    with torch.no_grad():
+        text = encode_prompt(model, "a red boat", size_px=(64, 64))
+    run = RunInfo(2, 1, 8, 8, 4.0, "ddim", text, (torch.Generator(),), lambda sentence: None)
+    with technique.open(model, run) as hooks:
+        return hooks
+
+
+def test_names_are_unique() -> None:
+    assert len({technique.name for technique in TECHNIQUES}) == len(TECHNIQUES)
+
+
+@each_technique
+def test_neutral_equals_the_run_without_it(technique: type[Technique], model: ModelBundle) -> None:
+    without, neutral = finish(start(model, [])), finish(start(model, [technique.neutral()]))
+    assert torch.equal(without, neutral)
+
+
+@each_technique
+def test_nothing_is_left_behind_after_end_stop_or_error(technique: type[Technique], model: ModelBundle) -> None:
+    before = snapshot(model)
+    expected = finish(start(model, [technique()]))
+    assert snapshot(model) == before
+    for stop_after in range(NUM_STEPS + 1):
+        stream = start(model, [technique()])
+        for _ in range(stop_after):
+            next(stream)
+        stream.close()
+        assert snapshot(model) == before, f"closed after {stop_after} steps"
+    with pytest.raises(RuntimeError, match="the neighbour failed"):
+        finish(start(model, [technique(), Soften(fail_at=1)]))
+    assert snapshot(model) == before
+    assert torch.equal(expected, finish(start(model, [technique()]))), "an earlier stop changed a later run"
+
+
+@each_technique
+def test_it_changes_the_result_and_stays_finite_in_company(technique: type[Technique], model: ModelBundle) -> None:
+    alone, plain = finish(start(model, [technique()])), finish(start(model, []))
+    assert not torch.equal(alone, plain)
+    partners = [Soften()] + [
+        other() for other in TECHNIQUES if not set(other.points) & set(technique.points) & set(EXCLUSIVE_POINTS)
+    ]
+    for partner in partners:
+        together = finish(start(model, [technique(), partner]))
+        assert together.isfinite().all() and together.std() < 10 * plain.std()
