@@ -1,5 +1,6 @@
 """README.md and CONTRIBUTING.md keep their word: commands exist, code runs, numbers and lists match the source."""
 
+import dataclasses
 import re
 import runpy
 import shlex
@@ -12,6 +13,7 @@ from benchmarks.figures import load_results
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.table import insert_table, make_table
 from pipelines.backends import BACKEND_NAMES
+from training.trainer import TrainerConfig
 from training.world.scene import BACKGROUNDS, COLOURS, KINDS, STYLES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +43,21 @@ def option_names(text: str) -> set[str]:
     return set(re.findall(r"--[a-z][a-z-]+", text))
 
 
+def recipe_options(words: list[str]) -> set[str]:
+    """Collect the options that a make command passes on in ARGS."""
+    return {option for word in words if word.startswith("ARGS=") for option in option_names(word)}
+
+
+def known_options(target: str) -> set[str]:
+    """Collect the options of the recipe behind a make target: its own, the trainer's, one per field of the record."""
+    recipe = ROOT / "training" / f"{target.replace('-', '_')}.py"
+    if not recipe.exists():
+        return set()
+    fields = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(TrainerConfig)}
+    texts = (path.read_text("utf-8") for path in (recipe, ROOT / "training" / "trainer.py"))
+    return fields | {option for text in texts for option in re.findall(r'add_argument\("(--[a-z-]+)"', text)}
+
+
 COMMANDS = [line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines() if line.strip()]
 
 
@@ -49,6 +66,7 @@ def test_every_command_exists(command: str) -> None:
     words = shlex.split(command)
     if words[0] == "make":
         assert words[1] in TARGETS
+        assert words[1] == "run" or recipe_options(words) <= known_options(words[1])
     else:
         assert words[:3] == ["python", "-m", "benchmarks"], f"no test knows how to check {command!r}"
         make_parser().parse_args(words[3:])
