@@ -1,5 +1,6 @@
 """The scene parser: decoding against a slow formula, sizes and batches, missing files, and the shipped weights."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -27,6 +28,11 @@ from pipelines.scene_parser import (
     keep_distinct,
     load_parser,
 )
+from training.parser_figures import measure_parser
+from training.world.render import render
+from training.world.scene import BACKGROUNDS, COLOURS, FIRST_HELD_OUT_SEED, KINDS, LIGHTS, STYLES, Scene, SceneObject
+
+SHIPPED = Path(__file__).parents[2] / "assets" / "parser"
 
 NAMES = ParserConfig(
     kinds=("cat", "car", "star"),
@@ -198,3 +204,42 @@ def test_files_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"format": about["format"]}))
     with pytest.raises(BackendUnavailable, match="no scene parser"):
         load_parser(folder)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> SceneParser:
+    """The parser in assets/."""
+    return load_parser(SHIPPED)
+
+
+def test_the_shipped_files_are_the_ones_in_the_manifest() -> None:
+    rows = json.loads((SHIPPED / "MANIFEST.json").read_text())["files"]
+    assert set(rows) == {"model.safetensors", "config.json"}
+    for name, row in rows.items():
+        assert hashlib.sha256((SHIPPED / name).read_bytes()).hexdigest() == row["sha256"]
+
+
+def test_the_shipped_parser_knows_the_world_by_its_names(shipped: SceneParser) -> None:
+    config = shipped.config
+    assert (config.kinds, config.colours, config.styles) == (KINDS, COLOURS, STYLES)
+    assert (config.backgrounds, config.lights) == (BACKGROUNDS, LIGHTS)
+
+
+@pytest.mark.parametrize("is_worn", [False, True])
+def test_the_shipped_parser_reads_held_out_pictures(shipped: SceneParser, is_worn: bool) -> None:
+    figures, mistakes = measure_parser(shipped, FIRST_HELD_OUT_SEED + 70_000, 60, is_worn=is_worn)
+    at_least = {"object": 0.96, "count": 0.95, "scene": 0.94, "style": 0.9, "background": 0.94, "light": 0.95}
+    short = {name: figures[name] for name, low in at_least.items() if figures[name] < low}
+    assert not short, [mistake.reasons for mistake in mistakes]
+    assert figures["overlap"] > 0.8
+
+
+def test_the_shipped_parser_reads_a_picture_of_another_size(shipped: SceneParser) -> None:
+    things = (SceneObject("boat", "red", 70.0, 130.0, 96.0), SceneObject("moon", "yellow", 190.0, 90.0, 96.0))
+    rendered = render(Scene(things, "sea", "night", "papercut", seed=FIRST_HELD_OUT_SEED))
+    large = Image.fromarray(rendered.rgb).resize((640, 640), Image.Resampling.LANCZOS)
+    (scene,) = shipped.parse([large])
+    assert {(thing.kind, thing.colour) for thing in scene.objects} == {("boat", "red"), ("moon", "yellow")}
+    assert (scene.background, scene.light, scene.style) == ("sea", "night", "papercut")
+    boat = next(thing for thing in scene.objects if thing.kind == "boat")
+    assert box_iou(boat.box_px, [2.5 * edge for edge in rendered.boxes_px[0]]) > 0.7
