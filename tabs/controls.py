@@ -10,6 +10,7 @@ import io
 import re
 import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -17,7 +18,7 @@ import gradio as gr
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 
-from pipelines import Choice, ImageResult, Measure, Progress, Range, settings_to_pnginfo
+from pipelines import Choice, ImageResult, Measure, Progress, Range, ranges, settings_to_pnginfo
 
 WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,40}\s*")
 
@@ -135,7 +136,10 @@ def build_result(invitation: str) -> dict[str, Any]:
         made["picture"] = gr.Image(
             format="png", elem_classes="picture", alt_text="No picture yet", container=False, **shown
         )
-        made["pair"] = gr.ImageSlider(format="png", elem_classes="pair", visible=False, container=False, **shown)
+        # Its own limit of 500 px would leave a margin on a projector; the style sheet knows the room.
+        made["pair"] = gr.ImageSlider(
+            format="png", elem_classes="pair", visible=False, container=False, max_height=4096, **shown
+        )
         made["status"] = gr.HTML(show_status(invitation), elem_classes="status-box", apply_default_css=False)
     made["facts"] = gr.HTML(elem_classes="facts-box", apply_default_css=False)
     made["notes"] = gr.HTML(elem_classes="notes-box", apply_default_css=False)
@@ -147,6 +151,46 @@ def build_result(invitation: str) -> dict[str, Any]:
     made["shown"] = gr.State(None)
     made["trace"] = gr.State(None)
     return made
+
+
+def show_step(progress: Progress, prompt: str) -> dict[str, Any]:
+    """Turn one finished step into updates: the line under the picture, and the preview if there is one."""
+    updates: dict[str, Any] = {"status": show_progress(progress)}
+    if progress.preview is not None:
+        alt_text = f"Unfinished picture, step {progress.step} of {progress.num_steps}: {prompt}"
+        updates["picture"] = gr.Image(progress.preview, alt_text=alt_text, visible=True)
+        updates["pair"] = gr.ImageSlider(visible=False)
+    return updates
+
+
+def show_result(result: ImageResult, *, technique: str) -> dict[str, Any]:
+    """Turn a finished run into updates: picture or pair, facts, measures, notes, and what the buttons need.
+
+    `technique` is the request's field that switches the technique; 0 is off.
+    """
+    request = replace(result.request, seed=result.seed_used, compare=False)
+    path = save_png(result)
+    is_compared = bool(result.baseline_images)
+    pair: dict[str, Any] = {"visible": is_compared}
+    sentence = f"Done in {result.seconds:.1f} s"
+    if is_compared:
+        plain = replace(request, **{technique: 0.0})  # type: ignore[arg-type]
+        pair["value"] = (save_png(replace(result, images=result.baseline_images, request=plain)), path)
+        label = ranges(type(request))[technique].label.lower()
+        sentence = f"Left: {label} off. Right: {getattr(request, technique):g}. {sentence}"
+    size = " x ".join(str(side) for side in result.images[0].size)
+    facts = (("time", f"{result.seconds:.1f} s"), ("seed", str(result.seed_used)), ("size", size))
+    return {
+        "picture": gr.Image(path, alt_text=f"Generated picture: {request.prompt}", visible=not is_compared),
+        "pair": gr.ImageSlider(**pair),
+        "status": show_status(sentence, kind="done"),
+        "facts": show_facts(facts, result.measures, is_compared=is_compared),
+        "notes": show_notes(result.notes),
+        "download": gr.DownloadButton(value=path, interactive=True),
+        "reuse": gr.Button(interactive=True),
+        "copy": gr.Button(interactive=True),
+        "shown": request,
+    }
 
 
 def save_png(result: ImageResult) -> str:

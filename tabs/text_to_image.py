@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 import gradio as gr
 
 from pipelines import (
-    ImageResult,
     Progress,
     TextToImageRequest,
     UserError,
@@ -29,13 +28,11 @@ from tabs.controls import (
     build_result,
     make_control,
     make_seed_box,
-    save_png,
     show_badge,
     show_error,
-    show_facts,
-    show_notes,
-    show_progress,
+    show_result,
     show_status,
+    show_step,
     show_unknown_words,
     to_seed,
 )
@@ -97,48 +94,11 @@ def on_generate(
 
     with closing(text_to_image_stream(request, services.models)) as stream:
         for item in stream:
-            yield show_step(item, request) if isinstance(item, Progress) else show_result(item)
-    yield {"badge": show_badge(badge(model).split(" \u00b7 "))}
-
-
-def show_step(progress: Progress, request: TextToImageRequest) -> Updates:
-    """Turn one finished step into updates: the line under the picture, and the preview if there is one."""
-    updates: Updates = {"status": show_progress(progress), "trace": (progress.step, progress.num_steps)}
-    if progress.preview is not None:
-        alt_text = f"Unfinished picture, step {progress.step} of {progress.num_steps}: {request.prompt}"
-        updates["picture"] = gr.Image(progress.preview, alt_text=alt_text, visible=True)
-        updates["pair"] = gr.ImageSlider(visible=False)
-    return updates
-
-
-def show_result(result: ImageResult) -> Updates:
-    """Turn a finished run into updates: picture or pair, facts, measures, notes, and what the buttons need."""
-    request = replace(result.request, seed=result.seed_used, compare=False)
-    path = save_png(result)
-    is_compared = bool(result.baseline_images)
-    picture: dict[str, Any] = {"alt_text": f"Generated picture: {request.prompt}", "visible": not is_compared}
-    pair: dict[str, Any] = {"visible": is_compared}
-    if is_compared:
-        pair["value"] = (result.baseline_images[0], result.images[0])
-        pair["label"] = f"left: guidance rescale off, right: {request.guidance_rescale:g}"
-    width_px, height_px = result.images[0].size
-    facts = (
-        ("time", f"{result.seconds:.1f} s"),
-        ("seed", str(result.seed_used)),
-        ("size", f"{width_px} x {height_px}"),
-    )
-    return {
-        "picture": gr.Image(path, **picture),
-        "pair": gr.ImageSlider(**pair),
-        "status": show_status(f"Done in {result.seconds:.1f} s", kind="done"),
-        "facts": show_facts(facts, result.measures, is_compared=is_compared),
-        "notes": show_notes(result.notes),
-        "download": gr.DownloadButton(value=path, interactive=True),
-        "reuse": gr.Button(interactive=True),
-        "copy": gr.Button(interactive=True),
-        "shown": request,
-        "trace": None,
-    }
+            if isinstance(item, Progress):
+                yield {**show_step(item, request.prompt), "trace": (item.step, item.num_steps)}
+            else:
+                facts = show_badge(badge(model).split(" \u00b7 "))
+                yield {**show_result(item, technique="guidance_rescale"), "trace": None, "badge": facts}
 
 
 def name_unknown_words(prompt: str, backend: str, model: Any) -> str:
@@ -287,7 +247,8 @@ def connect(
     wire_stop(inputs["stop"], runs, on_stop, {"trace": result["trace"]}, {**status, "trace": result["trace"]})
     problem = {"error_output": "status", "describe_error": show_error}
     restored = {**settings, **status}
-    wire(inputs["dropped"].change, on_restore, {"dropped": inputs["dropped"]}, restored, **quick, **problem)
+    dropped = {"dropped": inputs["dropped"]}
+    wire(inputs["dropped"].change, on_restore, dropped, restored, api_name="read_settings", **quick, **problem)
     shown = {"shown": result["shown"]}
     wire(result["reuse"].click, on_reuse_seed, shown, {"seed": inputs["seed"]}, **quick)
     copied = wire(result["copy"].click, on_copy, shown, {"python": result["python"]}, **quick)

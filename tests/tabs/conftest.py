@@ -1,0 +1,51 @@
+"""A page on loopback with a tiny pipeline of the real classes behind it, and a client that talks to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from gradio_client import Client
+
+import app
+from pipelines.cache import ModelStore
+from pipelines.runtime import RunOptions
+from tabs import header, look
+from tabs.wiring import ModelLoader, Services, read_address
+
+
+@pytest.fixture(scope="session")
+def tiny_loader(tiny_folder: Callable[[str, str], Path]) -> ModelLoader:
+    """The page's own loader over the page's own store; only storybook has a folder, the others have no network."""
+    options = RunOptions(
+        device="cpu",
+        dtype="fp32",
+        offline=True,
+        model_path=str(tiny_folder("storybook", "v")),
+        model_path_for="storybook",
+    )
+    return ModelLoader(lambda: ModelStore(options))
+
+
+@pytest.fixture(scope="session")
+def services(tiny_loader: ModelLoader) -> Services:
+    """What a tab's handlers get, with the header's widgets of a page that is not served."""
+    with gr.Blocks(analytics_enabled=False):
+        return header.build(tiny_loader, [("storybook", "storybook")], "storybook")
+
+
+@pytest.fixture(scope="module")
+def page(tiny_loader: ModelLoader) -> Iterator[gr.Blocks]:
+    """The whole page, served on a free port of this machine."""
+    built = app.build_app(tiny_loader)
+    built.launch(**read_address("", None, ""), **look.launch_options(is_stage=False), prevent_thread_lock=True)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def visitor(page: gr.Blocks) -> Callable[[], Client]:
+    """Open the page once more: visitor() -> a client with its own session."""
+    return lambda: Client(page.local_url, verbose=False, analytics_enabled=False)

@@ -1,0 +1,156 @@
+"""wire(): names checked at build time, values by keyword, one sentence after an error; and who may reach the page."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import socket
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from pipelines import UserError
+from tabs import wiring
+from tabs.wiring import make_listener, read_address, wire
+
+
+def on_two(*, first: str, second: str) -> Iterator[dict[str, Any]]:
+    """Yield both values in two updates."""
+    yield {"left": first}
+    yield {"right": second}
+
+
+@pytest.fixture
+def outputs() -> dict[str, gr.Textbox]:
+    with gr.Blocks(analytics_enabled=False):
+        return {"left": gr.Textbox(), "right": gr.Textbox()}
+
+
+def test_values_arrive_by_name_and_updates_leave_by_name(outputs: dict[str, Any]) -> None:
+    listener = make_listener(on_two, {"first": None, "second": None}, outputs)
+    assert inspect.isgeneratorfunction(listener)
+    assert list(listener("a", "b")) == [{outputs["left"]: "a"}, {outputs["right"]: "b"}]
+    assert list(inspect.signature(listener).parameters) == ["first", "second"]
+
+
+@pytest.mark.parametrize("names", [("second", "first"), ("first",), ("first", "second", "third")])
+def test_names_that_do_not_match_fail_when_the_page_is_built(names: tuple[str, ...]) -> None:
+    with gr.Blocks(analytics_enabled=False):
+        button, box = gr.Button(), gr.Textbox()
+        with pytest.raises(ValueError, match="on_two takes"):
+            wire(button.click, on_two, dict.fromkeys(names, box), {"left": box})
+
+
+def test_an_error_output_that_does_not_exist_fails_when_the_page_is_built(outputs: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="error output"):
+        make_listener(on_two, {"first": None, "second": None}, outputs, error_output="status")
+
+
+def test_bound_arguments_are_no_controls(outputs: dict[str, Any]) -> None:
+    def handler(service: str, *, first: str) -> dict[str, Any]:
+        return {"left": service + first}
+
+    listener = make_listener(partial(handler, "bound "), {"first": None}, outputs)
+    assert list(listener("value")) == [{outputs["left"]: "bound value"}]
+    assert listener.__name__ == "handler"
+
+
+def test_a_user_error_becomes_one_sentence(outputs: dict[str, Any]) -> None:
+    def on_wrong() -> Iterator[dict[str, Any]]:
+        yield {"left": "begun"}
+        raise UserError("Guidance <35> is too high; choose 0 to 20.")
+
+    listener = make_listener(on_wrong, {}, outputs, error_output="right", describe_error="[{}]".format)
+    run = listener()
+    assert next(run) == {outputs["left"]: "begun"}
+    assert next(run) == {outputs["right"]: "[Guidance <35> is too high; choose 0 to 20.]"}
+    with pytest.raises(gr.Error) as caught:
+        next(run)
+    assert caught.value.message == "Guidance &lt;35&gt; is too high; choose 0 to 20."
+
+
+def test_any_other_error_reaches_the_log_and_not_the_page(
+    outputs: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    def on_bug() -> dict[str, Any]:
+        raise RuntimeError("secret detail")
+
+    with caplog.at_level(logging.ERROR, logger="limelight"), pytest.raises(gr.Error) as caught:
+        list(make_listener(on_bug, {}, outputs)())
+    assert caught.value.message == wiring.NEUTRAL_SENTENCE
+    assert "secret detail" in caplog.text and "Traceback" in caplog.text
+
+
+def test_an_update_of_an_unknown_output_is_a_bug(outputs: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(gr.Error):
+        list(make_listener(lambda: {"middle": 1}, {}, outputs)())
+    assert "updates ['middle']" in caplog.text
+
+
+def test_stopping_closes_the_handler(outputs: dict[str, Any]) -> None:
+    ended: list[str] = []
+
+    def on_long() -> Iterator[dict[str, Any]]:
+        try:
+            while True:
+                yield {"left": "step"}
+        finally:
+            ended.append("closed")
+
+    run = make_listener(on_long, {}, outputs)()
+    next(run)
+    run.close()
+    assert ended == ["closed"]
+
+
+def test_events_that_use_a_model_share_one_queue(outputs: dict[str, Any]) -> None:
+    with gr.Blocks(analytics_enabled=False) as page:
+        boxes = {"first": gr.Textbox(), "second": gr.Textbox()}
+        places = {"left": gr.Textbox(), "right": gr.Textbox()}
+        wire(gr.Button().click, on_two, boxes, places, api_name="one", uses_model=True)
+        wire(gr.Button().click, on_two, boxes, places, uses_model=True)
+    functions = list(page.fns.values())
+    assert {(fn.concurrency_id, fn.concurrency_limit) for fn in functions} == {(wiring.MODEL_QUEUE, 1)}
+    assert [fn.api_visibility for fn in functions] == ["public", "private"]
+
+
+def test_the_page_is_for_this_machine_by_default() -> None:
+    assert read_address("", None, "") == {"server_name": "127.0.0.1", "server_port": None, "auth": None}
+    assert read_address("localhost", None, "ada:secret")["auth"] == ("ada", "secret")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.20", "::"])
+def test_a_public_address_needs_a_login(host: str) -> None:
+    with pytest.raises(UserError, match="add --auth NAME:PASSWORD"):
+        read_address(host, None, "")
+    assert read_address(host, None, "ada:secret:with colon")["auth"] == ("ada", "secret:with colon")
+
+
+@pytest.mark.parametrize("auth", ["ada", "ada:", ":secret"])
+def test_a_login_without_name_or_password_is_refused(auth: str) -> None:
+    with pytest.raises(UserError, match="NAME:PASSWORD"):
+        read_address("0.0.0.0", None, auth)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
+    with pytest.raises(UserError, match="choose 1 to 65535"):
+        read_address("", port, "")
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"Port {port}.*another --port"):
+            read_address("", port, "")
+
+
+def test_a_space_is_public_without_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYSTEM", "spaces")
+    monkeypatch.setenv("SPACE_ID", "ada/limelight")
+    assert read_address("", None, "") == {"server_name": "0.0.0.0", "server_port": None, "auth": None}
