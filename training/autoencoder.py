@@ -7,7 +7,8 @@ of a plain AutoencoderKL encoder, so that diffusers loads and runs it without ou
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
@@ -47,7 +48,7 @@ class LappedEncoder(nn.Module):
 
     def __init__(self, latent_channels: int = 8) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, latent_channels, 3 * CELL_PX, stride=CELL_PX, padding=CELL_PX)
+        self.conv: Any = nn.Conv2d(3, latent_channels, 3 * CELL_PX, stride=CELL_PX, padding=CELL_PX)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Encode pictures to latents."""
@@ -59,15 +60,14 @@ class LappedEncoder(nn.Module):
 
         Shapes: pictures (b, 3, H, W) in -1..1.
         """
-        blocks = F.unfold(pictures, CELL_PX, stride=CELL_PX).transpose(1, 2).reshape(-1, 3 * CELL_PX**2)
-        centred = blocks - blocks.mean(0)
-        _, singular, basis = torch.linalg.svd(centred[:: max(1, len(centred) // 60_000)], full_matrices=False)
+        blocks = _blocks(pictures, CELL_PX)
+        mean = blocks.mean(0)
         count = self.conv.out_channels
-        spread = singular[:count] / len(centred[:: max(1, len(centred) // 60_000)]) ** 0.5
-        weight = basis[:count] / spread[:, None]
+        variance, axes = torch.linalg.eigh(torch.cov(blocks.T))
+        weight = axes.T.flip(0)[:count] / variance.flip(0)[:count, None].sqrt()
         self.conv.weight.zero_()
         self.conv.weight[:, :, CELL_PX : 2 * CELL_PX, CELL_PX : 2 * CELL_PX] = weight.view(count, 3, CELL_PX, CELL_PX)
-        self.conv.bias.copy_(-(weight @ blocks.mean(0)))
+        self.conv.bias.copy_(-(weight @ mean))
 
 
 class LinearDecoder(nn.Module):
@@ -81,8 +81,9 @@ class LinearDecoder(nn.Module):
         super().__init__()
         widths = _LINEAR_WIDTHS
         self.conv_in = nn.Conv2d(latent_channels, widths[0], 3, padding=1)
-        self.ups = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
-        self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        self.ups: Any = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.conv_out: Any = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        conv: Any
         for conv in self.ups:
             nn.init.orthogonal_(centre := torch.empty(conv.weight.shape[:2]))
             conv.weight.data[:, :, 1, 1] = centre
@@ -129,7 +130,7 @@ def init_decoder_(vae: AutoencoderKL, linear: LinearDecoder) -> None:
     decoder.conv_out.bias.copy_(linear.conv_out.bias)
 
 
-def _embed_(conv: nn.Conv2d, small: nn.Conv2d) -> None:
+def _embed_(conv: Any, small: Any) -> None:
     """Put a small convolution into the first channels of a larger one; nothing else reaches those channels."""
     rows, columns = small.weight.shape[:2]
     conv.weight.data.mul_(0.3)
@@ -147,7 +148,7 @@ def _plus(signal: int, norm: nn.GroupNorm) -> int:
 
 
 @torch.no_grad()
-def open_gate_(source: nn.Module, norm: nn.GroupNorm, out: nn.Conv2d, *, num_signals: int, level: float) -> None:
+def open_gate_(source: Any, norm: nn.GroupNorm, out: Any, *, num_signals: int, level: float) -> None:
     """Make `GroupNorm -> SiLU -> out` linear for signals that `source` (a convolution) produces.
 
     Each signal x is laid out as (x, -x), and every group also holds constants (level, -level) that dominate its
@@ -202,9 +203,7 @@ def fold_encoder_(vae: AutoencoderKL, lapped: LappedEncoder, pictures: torch.Ten
     shortcut = encoder.down_blocks[3].resnets[0].conv_shortcut
     for signal in range(num_signals):
         shortcut.weight[_plus(signal, encoder.conv_norm_out), signal, 0, 0] = 1.0
-    open_gate_(
-        shortcut, encoder.conv_norm_out, encoder.conv_out, num_signals=num_signals, level=_ENCODER_GATE_LEVEL
-    )
+    open_gate_(shortcut, encoder.conv_norm_out, encoder.conv_out, num_signals=num_signals, level=_ENCODER_GATE_LEVEL)
     kernel = mixing.view(-1, 3, 3, num_signals).permute(0, 3, 1, 2).float()  # (latents, signals, 3, 3)
     for signal in range(num_signals):
         plus = _plus(signal, encoder.conv_norm_out)
@@ -216,7 +215,7 @@ def fold_encoder_(vae: AutoencoderKL, lapped: LappedEncoder, pictures: torch.Ten
     nn.init.dirac_(vae.quant_conv.weight)
 
 
-def _fold_downsampling_(encoder: nn.Module, level: int, kernel: torch.Tensor) -> None:
+def _fold_downsampling_(encoder: Any, level: int, kernel: torch.Tensor) -> None:
     """Write a (out, in, 2, 2) map into the 3x3 stride-2 convolution, whose window starts at the block's corner."""
     conv = encoder.down_blocks[level].downsamplers[0].conv
     conv.weight[: kernel.shape[0], : kernel.shape[1], :2, :2] = kernel.float()
@@ -235,8 +234,8 @@ def _blocks(pictures: torch.Tensor, edge: int) -> torch.Tensor:
 
 def _block_basis(pictures: torch.Tensor, edge: int, count: int) -> torch.Tensor:
     blocks = _blocks(pictures, edge)
-    _, _, basis = torch.linalg.svd(blocks.T @ blocks)
-    return basis[:count]
+    _, axes = torch.linalg.eigh(blocks.T @ blocks)
+    return axes.T.flip(0)[:count]
 
 
 def _reduce_rank(taps: torch.Tensor, rank: int, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -273,7 +272,7 @@ def normalise_latents_(lapped: LappedEncoder, vae: AutoencoderKL, pictures: torc
     latents = lapped(pictures).double()
     flat = latents.permute(1, 0, 2, 3).flatten(1)
     mean = flat.mean(1)
-    moment = torch.from_numpy(np.cov(flat.numpy()))
+    moment = torch.cov(flat)
     variance, axes = torch.linalg.eigh(moment)
     variance, axes = variance.flip(0), axes.flip(1)
     target = variance.sqrt() ** power

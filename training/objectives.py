@@ -22,9 +22,7 @@ def sample_timesteps(count: int, generator: torch.Generator, *, num_timesteps: i
     return torch.where(is_late, late, timesteps).clamp(0, num_timesteps - 1)
 
 
-def make_v_target(
-    x0: torch.Tensor, eps: torch.Tensor, alpha_bar_t: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def make_v_target(x0: torch.Tensor, eps: torch.Tensor, alpha_bar_t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return noisy latents and the velocity to predict; shapes (b, c, h, w), alpha_bar_t (b,)."""
     return add_noise(x0, eps, alpha_bar_t), to_v(x0, eps, alpha_bar_t)
 

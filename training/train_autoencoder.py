@@ -17,7 +17,6 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn import functional as F
 
 from training.autoencoder import LappedEncoder, LinearDecoder, init_decoder_, make_vae, normalise_latents_
 from training.data import CropBank, draw_pictures, to_tensor
@@ -50,7 +49,7 @@ class AutoencoderObjective:
         vae, self._encoder = load_start(start)
         self._check = to_tensor(draw_pictures(CHECK_SEED, 48))
         self.modules = nn.ModuleDict({"post_quant": vae.post_quant_conv, "decoder": vae.decoder})
-        self.modules.to(memory_format=torch.channels_last)  # a third faster than contiguous on a CPU
+        vae.to(memory_format=torch.channels_last)  # a third faster than contiguous on a CPU
         self._bank = CropBank(bank_size, crop_px=crop_px, renew=1, first_seed=500_000_000)
         self._noise_frac = noise_frac
 
@@ -128,9 +127,9 @@ def load_start(path: Path) -> tuple[AutoencoderKL, LappedEncoder]:
 
     Raises: FileNotFoundError if the linear stage has not been run.
     """
-    parts = nn.ModuleDict({"encoder": LappedEncoder(), "vae": make_vae()})
-    parts.load_state_dict(load_file(path))
-    return parts["vae"], parts["encoder"].requires_grad_(False)
+    vae, encoder = make_vae(), LappedEncoder()
+    nn.ModuleDict({"encoder": encoder, "vae": vae}).load_state_dict(load_file(path))
+    return vae, encoder.requires_grad_(False)
 
 
 def main() -> None:

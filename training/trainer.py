@@ -52,7 +52,10 @@ class Objective(Protocol):
     """What a run optimises. `modules` holds everything that is trained, averaged and saved."""
 
     modules: nn.ModuleDict
-    adamw_names: tuple[str, ...]
+
+    @property
+    def adamw_names(self) -> tuple[str, ...]:
+        """Name parts of the matrices that take AdamW steps."""
 
     def make_batch(self, step: int, batch_size: int) -> Any:
         """Return the batch of this step; a pure function of the step."""
@@ -109,6 +112,7 @@ class Trainer:
                 self.save()
                 last_save = now
             if now - last_sheet > config.sheet_every_s:
+                self.save()
                 self.write_sheet()
                 last_sheet = last_log = time.monotonic()
         self.save()

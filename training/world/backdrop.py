@@ -133,8 +133,8 @@ def _mountains(horizon: float, night: bool, rng: np.random.Generator) -> list[La
     rock: RGB = (78, 76, 120) if night else (158, 156, 192)
     cap: RGB = (164, 166, 200) if night else (250, 250, 255)
     peaks, caps = [], []
-    for x in (40, 128, 216):
-        x += float(rng.uniform(-18, 18))
+    for middle in (40, 128, 216):
+        x = middle + float(rng.uniform(-18, 18))
         height, spread = float(rng.uniform(64, 110)), float(rng.uniform(58, 84))
         top = horizon + 20 - height
         peaks.append(polygon((x - spread, horizon + 20), (x, top), (x + spread, horizon + 20)))

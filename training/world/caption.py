@@ -65,6 +65,7 @@ _BACKGROUND_WORDS: dict[str, tuple[str, ...]] = {
     "sky": ("in the sky", "sky", "clouds"),
 }
 _NIGHT_WORDS = ("at night", "night", "in the dark")
+_NIGHT_SKY_WORDS = ("night sky", "in the night sky", "starry sky")
 _DAY_WORDS = ("by day", "daylight", "day")
 _RELATION_WORDS: dict[str, tuple[str, ...]] = {
     "left of": ("left of", "to the left of", "on the left of"),
@@ -169,7 +170,7 @@ def _describe_place(scene: Scene, rng: np.random.Generator) -> str:
     place = str(rng.choice(_BACKGROUND_WORDS[scene.background]))
     if scene.light == "night":
         if scene.background == "sky":
-            return str(rng.choice(("night sky", "in the night sky", "starry sky")))
+            return str(rng.choice(_NIGHT_SKY_WORDS))
         return f"{place} {rng.choice(_NIGHT_WORDS)}" if rng.random() < 0.8 else place
     return f"{place} {rng.choice(_DAY_WORDS)}" if rng.random() < 0.12 else place
 
@@ -181,7 +182,15 @@ def split_words(text: str) -> list[str]:
 
 def vocabulary() -> list[str]:
     """Return every word that a caption can contain, sorted; the tokenizer's word list."""
-    phrases: list[str] = [*_NIGHT_WORDS, *_DAY_WORDS, *_NEXT_TO, *_FRONTS, "night sky", "in the night sky", "starry sky"]
+    phrases: list[str] = [
+        *_NIGHT_WORDS,
+        *_DAY_WORDS,
+        *_NEXT_TO,
+        *_FRONTS,
+        "night sky",
+        "in the night sky",
+        "starry sky",
+    ]
     phrases += ["a", "an", "the", "one", "and", "small little tiny medium large big huge"]
     for table in (_STYLE_WORDS, _STYLE_FRONTS, _BACKGROUND_WORDS, _RELATION_WORDS, _COUNT_WORDS):
         for options in table.values():

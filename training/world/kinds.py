@@ -66,6 +66,11 @@ def join(*paths: skia.Path) -> skia.Path:
     return result
 
 
+def cut(path: skia.Path, hole: skia.Path) -> skia.Path:
+    """Return the first outline without the second."""
+    return skia.Op(path, hole, skia.PathOp.kDifference_PathOp)
+
+
 def _eye(x: float, y: float, r: float) -> list[Part]:
     return [Part(ellipse(x, y, r), "white"), Part(ellipse(x + r * 0.2, y, r * 0.55), "ink")]
 
@@ -175,9 +180,7 @@ def _cat(who: Identity) -> list[Part]:
 def _crown(who: Identity) -> list[Part]:
     dip = 0.08 + 0.14 * who.detail
     tall = 0.74 + 0.1 * who.aspect
-    top = polygon(
-        (-0.76, 0.74), (-0.95, -0.42), (-0.46, dip), (0, -tall), (0.46, dip), (0.95, -0.42), (0.76, 0.74)
-    )
+    top = polygon((-0.76, 0.74), (-0.95, -0.42), (-0.46, dip), (0, -tall), (0.46, dip), (0.95, -0.42), (0.76, 0.74))
     balls = [Part(ellipse(x, y, 0.13), "main") for x, y in ((-0.93, -0.48), (0, -tall - 0.04), (0.93, -0.48))]
     jewels = [Part(ellipse(x, 0.52, 0.1), "detail") for x in (-0.42, 0.0, 0.42)]
     return [Part(top), *balls, Part(box(-0.78, 0.36, 0.78, 0.7, 0.04), "shade"), *jewels]
@@ -190,7 +193,9 @@ def _cup(who: Identity) -> list[Part]:
         (-w + 0.26, 0.84), (-w + 0.12, 0.84, -w + 0.1, 0.72),
     )  # fmt: skip
     r = 0.3 + 0.06 * who.detail
-    handle = skia.Op(ellipse(w - 0.02, 0.06, r + 0.12), ellipse(w - 0.02, 0.06, r - 0.06), skia.PathOp.kDifference_PathOp)
+    handle = skia.Op(
+        ellipse(w - 0.02, 0.06, r + 0.12), ellipse(w - 0.02, 0.06, r - 0.06), skia.PathOp.kDifference_PathOp
+    )
     rim = ellipse(0, -0.6, w, 0.16)
     return [Part(handle, "main"), Part(body), Part(rim, "shade"), Part(ellipse(0, -0.58, w - 0.12, 0.09), "cream")]
 
@@ -264,7 +269,7 @@ def _house(who: Identity) -> list[Part]:
 
 def _moon(who: Identity) -> list[Part]:
     bite = 0.34 + 0.08 * who.aspect
-    crescent = skia.Op(ellipse(0, 0, 0.94), ellipse(bite + 0.1, -0.16, 0.74), skia.PathOp.kDifference_PathOp)
+    crescent = cut(ellipse(0, 0, 0.94), ellipse(bite + 0.1, -0.16, 0.74))
     crater = 0.07 + 0.05 * who.detail
     spots = [Part(ellipse(x, y, crater), "shade") for x, y in ((-0.66, -0.1), (-0.4, 0.56))]
     return [Part(crescent), *spots]
@@ -275,7 +280,9 @@ def _mushroom(who: Identity) -> list[Part]:
     cap = curve((-0.95, 0.06), (-0.9, top, 0.9, top, 0.95, 0.06), (0, 0.26, -0.95, 0.06))
     stem = curve((-0.26, 0.08), (0.26, 0.08), (0.24, 0.6, 0.38, 0.94), (-0.38, 0.94), (-0.24, 0.6, -0.26, 0.08))
     r = 0.11 + 0.06 * who.detail
-    spots = [Part(ellipse(x, y, r * f), "white") for x, y, f in ((-0.48, -0.2, 1), (0.02, -0.42, 1.2), (0.5, -0.16, 0.9))]
+    spots = [
+        Part(ellipse(x, y, r * f), "white") for x, y, f in ((-0.48, -0.2, 1), (0.02, -0.42, 1.2), (0.5, -0.16, 0.9))
+    ]
     return [Part(stem, "cream"), Part(cap), *spots]
 
 

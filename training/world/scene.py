@@ -187,11 +187,13 @@ def _sample_single(rng: np.random.Generator, style: str) -> SceneObject:
     size_px = float(rng.uniform(low, high))
     margin = size_px / 2 + 8
     x_px, y_px = rng.uniform(margin, CANVAS_PX - margin, 2)
-    return _make_object(rng, str(rng.choice(KINDS)), _sample_colour(rng, style), (x_px, y_px), size_px, size)
+    return _make_object(
+        rng, str(rng.choice(KINDS)), _sample_colour(rng, style), (x_px, y_px), size_px=size_px, size=size
+    )
 
 
 def _make_object(
-    rng: np.random.Generator, kind: str, colour: str, centre: tuple[float, float], size_px: float, size: str
+    rng: np.random.Generator, kind: str, colour: str, centre: tuple[float, float], *, size_px: float, size: str
 ) -> SceneObject:
     tilt_deg = float(np.clip(rng.normal(0, 5), -12, 12))
     return SceneObject(
@@ -216,9 +218,7 @@ def _sample_two(rng: np.random.Generator, style: str) -> tuple[SceneObject, ...]
         centres = np.stack([across, along], 1)
     order = rng.permutation(2)
     return tuple(
-        _make_object(
-            rng, kinds[i], _sample_colour(rng, style), (centres[i][0], centres[i][1]), sizes_px[i], "medium"
-        )
+        _make_object(rng, kinds[i], _sample_colour(rng, style), (centres[i][0], centres[i][1]), sizes_px[i], "medium")
         for i in order
     )
 
@@ -233,7 +233,7 @@ def _sample_group(rng: np.random.Generator, style: str, *, count: int, same: boo
     size_px = float(rng.uniform(low, high))
     centres = place_apart(rng, count, size_px)
     return tuple(
-        _make_object(rng, kind, colour, centre, size_px * float(rng.uniform(0.92, 1.0)), "medium")
+        _make_object(rng, kind, colour, centre, size_px=size_px * float(rng.uniform(0.92, 1.0)), size="medium")
         for kind, colour, centre in zip(kinds, colours, centres, strict=True)
     )
 

@@ -1,0 +1,96 @@
+"""The denoiser's recipe: tokens, targets, batches that depend on the step alone, two real steps, export."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from pipelines.errors import UserError
+from pipelines.schedules import make_alpha_bar
+from training.export import Gate, build_pipeline, check_gates, load_averaged, write_manifest
+from training.objectives import make_v_target, sample_timesteps, truth_alignment_loss
+from training.text_side import MAX_TOKENS, make_tokenizer
+from training.train_autoencoder import load_start, write_start
+from training.train_denoiser import DEFAULTS, DenoiserObjective, SceneBatches
+from training.trainer import Trainer
+from training.world.caption import split_words, vocabulary
+from training.world.scene import is_held_out, sample_scene
+
+
+def test_tokens_are_whole_words_of_the_vocabulary() -> None:
+    tokenizer = make_tokenizer()
+    assert len(tokenizer) == len(vocabulary()) + 4
+    ids = tokenizer("A red, Boat left-of 2 dragons!", padding="max_length").input_ids
+    words = tokenizer.convert_ids_to_tokens(ids)
+    assert words[:9] == ["<start>", "a", "red", "boat", "left", "of", "2", "<unk>", "<end>"]
+    assert len(ids) == MAX_TOKENS and set(words[9:]) == {"<pad>"}
+
+
+def test_tokenizer_splits_words_like_the_captions_do() -> None:
+    tokenizer = make_tokenizer()
+    for text in ("a cat,dog", "night  sky.", "x_y", "three 8bit stars"):
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert len(ids) == len(split_words(text)), text
+
+
+def test_timesteps_cover_the_noisy_end() -> None:
+    timesteps = sample_timesteps(6400, torch.Generator().manual_seed(0))
+    assert timesteps.min() >= 0 and timesteps.max() <= 999
+    assert (timesteps[::16] >= 900).all()
+    assert 0.2 < (timesteps < 400).float().mean() < 0.5
+
+
+def test_velocity_target_recovers_both_parts() -> None:
+    x0, eps = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4)
+    alpha_bar = make_alpha_bar()[torch.tensor([100, 999])]
+    noisy, target = make_v_target(x0, eps, alpha_bar)
+    root, rest = alpha_bar.sqrt().float().view(2, 1, 1, 1), (1 - alpha_bar).sqrt().float().view(2, 1, 1, 1)
+    assert torch.allclose(root * noisy - rest * target, x0, atol=1e-5)
+    assert torch.allclose(rest * noisy + root * target, eps, atol=1e-5)
+
+
+def test_alignment_loss_is_zero_for_perfect_logits() -> None:
+    kinds, colours = torch.randint(0, 25, (2, 3, 3)), torch.randint(0, 13, (2, 3, 3))
+    sure = [50.0 * torch.nn.functional.one_hot(m, n).movedim(-1, 1).float() for m, n in ((kinds, 25), (colours, 13))]
+    assert truth_alignment_loss(sure[0], sure[1], kinds, colours) < 1e-6
+    assert truth_alignment_loss(0 * sure[0], 0 * sure[1], kinds, colours) == pytest.approx(np.log(25) + np.log(13))
+
+
+def test_batches_depend_on_the_step_alone_and_obey_the_hold_out_rule() -> None:
+    batches = SceneBatches(3, 100, 128)
+    first, again = batches[7], batches[7]
+    assert np.array_equal(first.pictures, again.pictures) and first.captions == again.captions
+    assert first.kinds.shape == (3, 8, 8)
+    assert not any(is_held_out(sample_scene(seed)) for seed in range(200))
+
+
+def test_two_steps_then_export_to_plain_diffusers(tmp_path: Path) -> None:
+    begin = tmp_path / "start.safetensors"
+    write_start(begin, num_pictures=4, num_steps=2)
+    objective = DenoiserObjective(begin, image_px=64, num_workers=0)
+    trainer = Trainer(objective, replace(DEFAULTS, run_dir=str(tmp_path / "run"), batch_size=1))
+    logs = [trainer.train_step() for _ in range(2)]
+    assert all(np.isfinite(log["denoising"]) and np.isfinite(log["alignment"]) for log in logs)
+    trainer.save()
+    weights, progress = load_averaged(tmp_path / "run")
+    assert progress["step"] == 2
+    pipe = build_pipeline(load_start(begin)[0], weights)
+    out = tmp_path / "storybook"
+    pipe.save_pretrained(out)
+    write_manifest(out, [Gate("prompt_agreement", 0.5, 0.1)], {"denoiser": progress})
+    loaded = StableDiffusionPipeline.from_pretrained(out, local_files_only=True)
+    assert loaded.tokenizer("a red boat").input_ids == objective.tokenizer("a red boat").input_ids
+    assert loaded.scheduler.config.rescale_betas_zero_snr and loaded.scheduler.config.prediction_type == "v_prediction"
+    with pytest.raises(UserError, match="shipped"):
+        check_gates([Gate("prompt_agreement", 0.4, 0.1)], out, force=False)
+    check_gates([Gate("prompt_agreement", 0.4, 0.1)], out, force=True)
+
+
+def test_failed_gate_and_missing_checkpoint_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="below the gate"):
+        check_gates([Gate("autoencoder_psnr_db", 20.0, 27.0)], tmp_path, force=True)
+    with pytest.raises(UserError, match="no checkpoint"):
+        load_averaged(tmp_path)
