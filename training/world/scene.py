@@ -218,7 +218,9 @@ def _sample_two(rng: np.random.Generator, style: str) -> tuple[SceneObject, ...]
         centres = np.stack([across, along], 1)
     order = rng.permutation(2)
     return tuple(
-        _make_object(rng, kinds[i], _sample_colour(rng, style), (centres[i][0], centres[i][1]), sizes_px[i], "medium")
+        _make_object(
+            rng, kinds[i], _sample_colour(rng, style), tuple(centres[i]), size_px=float(sizes_px[i]), size="medium"
+        )
         for i in order
     )
 
