@@ -64,8 +64,8 @@ def run_once(model: ModelBundle) -> torch.Tensor:
 
 
 def test_the_kernel_of_the_plan_is_installed(tiny_model: ModelBundle) -> None:
-    names = {type(processor).__name__ for processor in tiny_model.unet.attn_processors.values()}
-    assert names == {"AttnProcessor2_0"}
+    processors = tiny_model.unet.attn_processors.values()
+    assert {(type(processor), processor.kernel) for processor in processors} == {(attention.KernelProcessor, "sdpa")}
 
 
 def test_recording_keeps_the_output_and_sees_rows_that_sum_to_one(tiny_model: ModelBundle) -> None:
@@ -109,12 +109,21 @@ def test_a_patch_over_a_patch_is_taken_off_first(tiny_sd: ModelBundle) -> None:
     assert outer.maps
 
 
-def test_a_recorder_refuses_a_layer_it_cannot_copy(tiny_sd: ModelBundle) -> None:
+def test_a_layer_with_unknown_parts_is_refused(tiny_sd: ModelBundle) -> None:
     _, module = list_layers(tiny_sd.unet)[0]
     module.norm_cross = torch.nn.LayerNorm(8)
     try:
-        with pytest.raises(ValueError, match="norms that the recorder does not know"):
-            with patched(tiny_sd.unet, lambda layer: True, AttentionRecorder().make):
-                run_once(tiny_sd)
+        with pytest.raises(ValueError, match="attention layer with norm_cross is not supported"):
+            attention.set_kernel(tiny_sd.unet, "sdpa")
     finally:
         module.norm_cross = None
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "explicit"])
+def test_our_processors_compute_what_the_library_computes(tiny_model: ModelBundle, kernel: str) -> None:
+    from diffusers.models.attention_processor import AttnProcessor2_0
+
+    with patched(tiny_model.unet, lambda layer: True, lambda layer, previous: AttnProcessor2_0()):
+        expected = run_once(tiny_model)
+    with patched(tiny_model.unet, lambda layer: True, lambda layer, previous: attention.KernelProcessor(kernel)):
+        assert torch.allclose(run_once(tiny_model), expected, atol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,8 @@ def test_copied_python_draws_the_same_picture(
     request = TextToImageRequest(PROMPT, seed=8, num_steps=3, guidance_rescale=0.5)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "assets").symlink_to(PROJECT_DIR / "assets")
-    names: dict[str, Any] = {}
-    exec(compile(to_python(request), "copied", "exec"), names)  # noqa: S102
+    (tmp_path / "copied.py").write_text(to_python(request), encoding="utf-8")
+    runpy.run_path(str(tmp_path / "copied.py"))
     ours = draw(storybook, provide, seed=8, num_steps=3, guidance_rescale=0.5)[1].images[0]
     assert mean_distance(ours, Image.open(tmp_path / "limelight_8.png")) < 0.5
 
