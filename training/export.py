@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipelines.errors import UserError
@@ -26,7 +26,7 @@ from pipelines.scene_parser import load_parser
 from training.autoencoder import fold_encoder_
 from training.data import draw_pictures, to_tensor
 from training.text_side import make_text_encoder, make_tokenizer
-from training.train_autoencoder import load_start
+from training.train_autoencoder import LAPPED_FILE, load_start
 from training.train_denoiser import make_schedule, make_unet
 from training.world.caption import object_phrase
 from training.world.scene import COLOURS, FIRST_HELD_OUT_SEED, KINDS, is_held_out_pair
@@ -116,6 +116,12 @@ def measure_agreement(pipe: StableDiffusionPipeline, parser_dir: Path, num_promp
     return right / len(asked)
 
 
+def write_warm_start(run_dir: Path, out: Path) -> None:
+    """Save the lapped encoder (55 KB) beside the weights, so that training can go on without the run folder."""
+    _, lapped = load_start(run_dir / "start.safetensors")
+    save_file({name: value.contiguous() for name, value in lapped.state_dict().items()}, out / LAPPED_FILE)
+
+
 def check_gates(gates: list[Gate], out: Path, *, force: bool) -> None:
     """Refuse weights that fail a gate or are worse than the shipped ones.
 
@@ -181,6 +187,7 @@ def main() -> None:
         shutil.rmtree(options.out)
     pipe.to(dtype=torch.float16).save_pretrained(options.out, safe_serialization=True)
     _ask_for_float32(options.out / "text_encoder" / "config.json")
+    write_warm_start(options.autoencoder, options.out)
     write_manifest(options.out, gates, {"autoencoder": vae_progress, "denoiser": unet_progress})
 
 

@@ -34,6 +34,7 @@ DEFAULTS = TrainerConfig(
     ema_decay=0.998,
     weight_decay=0.0,
 )
+LAPPED_FILE = "lapped_encoder.safetensors"
 CHECK_SEED = 900_000_000  # training split, used only to look at progress
 
 
@@ -122,6 +123,18 @@ def write_start(path: Path, *, num_pictures: int = 600, num_steps: int = 2500) -
     save_file({name: value.contiguous() for name, value in parts.state_dict().items()}, path)
 
 
+def write_start_from(folder: Path, path: Path) -> None:
+    """Make the start of a run from shipped weights: their decoder, and the lapped encoder saved beside them.
+
+    Raises: FileNotFoundError if the folder has no lapped encoder.
+    """
+    vae, encoder = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32), LappedEncoder()
+    encoder.load_state_dict(load_file(folder / LAPPED_FILE))
+    parts = nn.ModuleDict({"encoder": encoder, "vae": vae})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in parts.state_dict().items()}, path)
+
+
 def load_start(path: Path) -> tuple[AutoencoderKL, LappedEncoder]:
     """Load what `write_start` wrote.
 
@@ -134,11 +147,16 @@ def load_start(path: Path) -> tuple[AutoencoderKL, LappedEncoder]:
 
 def main() -> None:
     """Train from the command line."""
-    arguments = make_parser(__doc__, DEFAULTS).parse_args()
+    parser = make_parser(__doc__, DEFAULTS)
+    parser.add_argument("--start-from", type=Path, help="a shipped model to go on from instead of a fresh start")
+    arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
     begin = Path(arguments.run_dir) / "start.safetensors"
     if not begin.exists():
-        write_start(begin)
+        if arguments.start_from is None:
+            write_start(begin)
+        else:
+            write_start_from(arguments.start_from, begin)
     start(AutoencoderObjective(begin), arguments)
 
 

@@ -209,6 +209,12 @@ class DenoiserObjective:
             captions, padding="max_length", truncation=True, max_length=32, return_tensors="pt"
         ).input_ids
 
+    def load_shipped(self, folder: Path) -> None:
+        """Take UNet and text encoder from a shipped model; the alignment head starts anew."""
+        pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+        self.modules["unet"].load_state_dict(pipe.unet.state_dict())
+        self.modules["text_encoder"].load_state_dict(pipe.text_encoder.state_dict())
+
     def make_pipeline(self, modules: nn.ModuleDict) -> StableDiffusionPipeline:
         """Put the trained parts into a plain diffusers pipeline (on the CPU)."""
         text_encoder = make_text_encoder(len(self.tokenizer))
@@ -254,11 +260,14 @@ def main() -> None:
     parser.add_argument("--autoencoder-start", default="training_runs/autoencoder/start.safetensors")
     parser.add_argument("--num-workers", type=int, default=1, help="processes that draw scenes")
     parser.add_argument("--image-px", type=int, default=256, help="128 for a head start on small pictures")
+    parser.add_argument("--start-from", type=Path, help="a shipped model to go on from instead of random weights")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
     objective = DenoiserObjective(
         Path(arguments.autoencoder_start), image_px=arguments.image_px, num_workers=arguments.num_workers
     )
+    if arguments.start_from is not None:
+        objective.load_shipped(arguments.start_from)
     start(objective, arguments)
 
 

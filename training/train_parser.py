@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
+import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +32,7 @@ from training.world.scene import BACKGROUNDS, COLOURS, FIRST_HELD_OUT_SEED, KIND
 
 DEFAULTS = TrainerConfig(
     run_dir="training_runs/parser",
-    total_steps=4000,
+    total_steps=1800,
     batch_size=16,
     muon_lr=4e-3,
     adamw_lr=2e-3,
@@ -42,7 +44,7 @@ DEFAULTS = TrainerConfig(
 )
 FIRST_SEED = 700_000_000
 CHECK_SEED = 900_000_000  # training split, used only to look at progress
-CLEAN_STEPS = 600  # the first steps see no wear and mostly crowds: shapes come first
+CLEAN_STEPS = 250  # the first steps see no wear and mostly crowds: shapes come first
 NUM_CHECKED = 96
 
 
@@ -57,17 +59,18 @@ class ParserObjective:
     Shapes: batches are `ParserBatch`. With `is_ahead` a second process draws the next batches meanwhile.
     """
 
-    adamw_names = ("stem.0", "head")
+    adamw_names: tuple[str, ...] = ("stem.0", "head")
 
     def __init__(self, config: ParserConfig | None = None, *, is_ahead: bool = True) -> None:
         torch.manual_seed(0)
         self.config = config or make_config()
         self.model = ParserModel(self.config)
-        self.modules = nn.ModuleDict({"parser": self.model.to(memory_format=torch.channels_last)})
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.modules = nn.ModuleDict({"parser": self.model})
         self._pool: ProcessPoolExecutor | None = None
         if is_ahead:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker)
         self._ahead: dict[tuple[int, int], Future[ParserBatch]] = {}
 
     def make_batch(self, step: int, batch_size: int) -> ParserBatch:
@@ -78,6 +81,11 @@ class ParserObjective:
             if key not in self._ahead:
                 self._ahead[key] = self._pool.submit(draw_step, *key)
         return self._ahead.pop((step, batch_size)).result()
+
+    def close(self) -> None:
+        """End the second process, if there is one."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def compute_loss(self, batch: ParserBatch, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the sum of all parts and each part for the log."""
@@ -112,6 +120,19 @@ def draw_step(step: int, batch_size: int) -> ParserBatch:
         raise ValueError(f"step {step} with batch {batch_size} reaches seeds that are kept from training")
     is_early = step < CLEAN_STEPS
     return draw_batch(first_seed, batch_size, crowd_frac=0.8 if is_early else 0.5, worn_frac=0.0 if is_early else 0.7)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the training is killed; its queue alone would not notice."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def object_losses(output: ParserOutput, batch: ParserBatch) -> dict[str, torch.Tensor]:
@@ -194,6 +215,7 @@ def main() -> None:
     arguments = parser.parse_args()
     objective = ParserObjective()
     trainer = start(objective, arguments)
+    objective.close()
     if arguments.export is not None:
         print(json.dumps(export_parser(trainer, objective, arguments.export, arguments.num_measured), indent=1))
 

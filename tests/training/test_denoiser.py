@@ -10,10 +10,10 @@ from diffusers import StableDiffusionPipeline
 
 from pipelines.errors import UserError
 from pipelines.schedules import make_alpha_bar
-from training.export import Gate, build_pipeline, check_gates, load_averaged, write_manifest
+from training.export import Gate, build_pipeline, check_gates, load_averaged, write_manifest, write_warm_start
 from training.objectives import make_v_target, sample_timesteps, truth_alignment_loss
 from training.text_side import MAX_TOKENS, make_tokenizer
-from training.train_autoencoder import load_start, write_start
+from training.train_autoencoder import load_start, write_start, write_start_from
 from training.train_denoiser import DEFAULTS, DenoiserObjective, SceneBatches
 from training.trainer import Trainer
 from training.world.caption import split_words, vocabulary
@@ -81,6 +81,12 @@ def test_two_steps_then_export_to_plain_diffusers(tmp_path: Path) -> None:
     out = tmp_path / "storybook"
     pipe.save_pretrained(out)
     write_manifest(out, [Gate("prompt_agreement", 0.5, 0.1)], {"denoiser": progress})
+    write_warm_start(tmp_path, out)
+    write_start_from(out, tmp_path / "again.safetensors")
+    assert torch.equal(load_start(tmp_path / "again.safetensors")[1].conv.weight, load_start(begin)[1].conv.weight)
+    other = DenoiserObjective(tmp_path / "again.safetensors", image_px=64, num_workers=0)
+    other.load_shipped(out)
+    assert torch.equal(other.modules["unet"].conv_in.weight, trainer.ema["unet.conv_in.weight"])
     loaded = StableDiffusionPipeline.from_pretrained(out, local_files_only=True)
     assert loaded.tokenizer("a red boat").input_ids == objective.tokenizer("a red boat").input_ids
     assert loaded.scheduler.config.rescale_betas_zero_snr and loaded.scheduler.config.prediction_type == "v_prediction"
