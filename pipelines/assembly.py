@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 
 import torch
 
+from pipelines.agreement import Judge
 from pipelines.attention import set_kernel
 from pipelines.backends import BackendSpec
 from pipelines.images import fit_preview
@@ -101,11 +102,12 @@ def load_text_side(
 def assemble(
     spec: BackendSpec,
     plan: RunPlan,
-    *,
     unet: Any,
     vae: Any,
     sides: tuple[TextSide, ...],
+    *,
     scheduler_config: dict[str, Any],
+    judge_folder: Path | None = None,
 ) -> ModelBundle:
     """Put loaded parts together: spec from their configs, kernel, probe, preview map, device.
 
@@ -123,6 +125,8 @@ def assemble(
     parts = {"text": [side.encoder for side in sides], "unet": [unet], "vae": [vae]}
     for module in [] if plan.offload else [module for modules in parts.values() for module in modules]:
         module.to(plan.device)
+    residence = Residence(parts, plan.device, plan.offload)
+    residence.place("vae")
     weight, bias = fit_preview(vae, spec.latent_scale, spec.px_per_cell)
     return ModelBundle(
         spec=spec,
@@ -131,10 +135,11 @@ def assemble(
         vae=vae,
         sides=sides,
         scheduler_config=scheduler_config,
-        residence=Residence(parts, plan.device, plan.offload),
+        residence=residence,
         preview_weight=weight.to(plan.device),
         preview_bias=bias.to(plan.device),
         timer=StepTimer(plan.seconds_per_step),
+        judge=Judge(judge_folder) if judge_folder else None,
     )
 
 

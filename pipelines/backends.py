@@ -28,7 +28,7 @@ class BackendSpec:
 
     Units: image_px and max_image_px are sides in px; px_per_cell px of the picture belong to one latent cell;
            coarse_cells and coarsest_cells are the two smallest grids with attention at image_px;
-           prediction is eps or v.
+           prediction is eps or v; parser_source is the folder of the scene parser that knows this model's world.
     """
 
     name: str
@@ -49,6 +49,7 @@ class BackendSpec:
     coarsest_cells: int
     vae_fp16_safe: bool = True
     zeros_for_empty: bool = False
+    parser_source: str = ""
 
 
 SPECS: tuple[BackendSpec, ...] = (
@@ -56,7 +57,7 @@ SPECS: tuple[BackendSpec, ...] = (
         name="storybook", title="Storybook (shipped, 256 px)", family="sd", source="assets/storybook",
         pipeline_class="StableDiffusionPipeline", is_shipped=True, variant=None, image_px=256, max_image_px=512,
         latent_channels=8, px_per_cell=8, latent_scale=1.0, prediction="v", max_tokens=32,
-        coarse_cells=16, coarsest_cells=8,
+        coarse_cells=16, coarsest_cells=8, parser_source="assets/parser",
     ),
     BackendSpec(
         name="sd15", title="Stable Diffusion 1.5 (512 px)", family="sd",
@@ -161,7 +162,8 @@ def _load_parts(spec: BackendSpec, source: Path | str, plan: RunPlan) -> ModelBu
     sides = tuple(_load_text_side(index, names, source, plan, variant) for names in _text_parts(spec, index))
     scheduler = json.loads(fetch(source, "scheduler/scheduler_config.json", plan).read_text(encoding="utf-8"))
     spec = dataclasses.replace(spec, zeros_for_empty=bool(index.get("force_zeros_for_empty_prompt", False)))
-    return assemble(spec, plan, unet=unet, vae=vae, sides=sides, scheduler_config=scheduler)
+    judge_folder = PROJECT_DIR / spec.parser_source if spec.parser_source else None
+    return assemble(spec, plan, unet, vae, sides, scheduler_config=scheduler, judge_folder=judge_folder)
 
 
 def _pick_variant(spec: BackendSpec, source: Path | str) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pipelines.agreement import Judge
 from pipelines.backends import BackendSpec
 from pipelines.runtime import DTYPES, RunPlan
 from pipelines.text_side import PromptEncoding, TextSide
@@ -82,6 +83,7 @@ class ModelBundle:
     preview_weight: torch.Tensor
     preview_bias: torch.Tensor
     timer: StepTimer
+    judge: Judge | None = None
     lock: Any = field(default_factory=threading.Lock)
     prompt_cache: OrderedDict[str, PromptEncoding] = field(default_factory=OrderedDict)
 

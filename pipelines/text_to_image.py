@@ -73,7 +73,7 @@ def text_to_image_stream(
         baseline_images=drawn[0] if request.compare else (),
         seed_used=request.seed,
         seconds=time.perf_counter() - start,
-        measures=_measure(drawn[0], drawn[-1]) if request.compare else (),
+        measures=_measure(model, request.prompt, drawn[0], drawn[-1]) if request.compare else (),
         notes=tuple(dict.fromkeys(notes)),
         request=request,
     )
@@ -137,10 +137,15 @@ def _name_idle_settings(request: TextToImageRequest) -> list[str]:
     return notes
 
 
-def _measure(baseline: Pictures, images: Pictures) -> tuple[Measure, ...]:
-    """Measure what guidance rescale is supposed to lower."""
+def _measure(model: ModelBundle, prompt: str, baseline: Pictures, images: Pictures) -> tuple[Measure, ...]:
+    """Measure what guidance rescale is supposed to lower, and what it must not lower: the agreement with the prompt."""
     (clipped_off, contrast_off), (clipped_on, contrast_on) = measure_contrast(baseline), measure_contrast(images)
-    return (
+    measures = [
         Measure("clipped_frac", "Pixels at black or white", clipped_off, clipped_on, "share"),
         Measure("rms_contrast", "RMS contrast", contrast_off, contrast_on, "share"),
-    )
+    ]
+    if model.judge is not None:
+        off, on = (model.judge.score(prompt, pictures) for pictures in (baseline, images))
+        if off is not None and on is not None:
+            measures.append(Measure("prompt_agreement", "Named things found", off, on, "share"))
+    return tuple(measures)

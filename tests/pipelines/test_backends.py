@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from pipelines import BackendUnavailable
-from pipelines.backends import BACKEND_NAMES, DEFAULT_BACKEND, SPECS, find_spec, load_backend
+from pipelines.backends import BACKEND_NAMES, DEFAULT_BACKEND, PROJECT_DIR, SPECS, find_spec, load_backend
 from pipelines.model import ModelBundle
 from pipelines.runtime import RunOptions, make_plan
 from pipelines.text_side import encode_prompt
@@ -38,7 +37,8 @@ def test_rows_are_complete_and_names_are_unique() -> None:
     for spec in SPECS:
         assert find_spec(spec.name) is spec
         assert spec.image_px % spec.px_per_cell == 0 and spec.prediction in ("eps", "v")
-        assert all(value not in ("", 0) for value in dataclasses.astuple(spec) if not isinstance(value, bool))
+        assert spec.source and spec.title and spec.latent_scale > 0 and spec.max_image_px >= spec.image_px
+        assert (PROJECT_DIR / spec.parser_source).is_dir()
 
 
 def test_the_spec_is_completed_from_the_weights(tiny_storybook: ModelBundle, tiny_sdxl: ModelBundle) -> None:
