@@ -98,4 +98,5 @@ def connect(page: gr.Blocks, services: Services, shelf: gr.Tabs, names: Sequence
     def open_tab(request: gr.Request) -> Any:
         return on_open(names, request)
 
-    page.load(open_tab, None, shelf, queue=False, show_progress="hidden", api_visibility="private")
+    # Queued, because gradio shows warnings of queued events only.
+    page.load(open_tab, None, shelf, show_progress="hidden", concurrency_limit=None, api_visibility="private")

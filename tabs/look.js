@@ -32,7 +32,10 @@
     try { localStorage.setItem("limelight-theme", isDark ? "dark" : "light"); } catch { /* private mode: lasts for this page */ }
   };
 
+  /* The line that stood there when a run began belongs to the run before. */
+  let stale = null;
   limelight.begin = () => {
+    stale = visible(".status");
     root.classList.add("running");
     const box = visible(".stage-box");
     if (!box) return;
@@ -71,8 +74,8 @@
       box.setAttribute("aria-live", "polite");
     }
     for (const button of document.querySelectorAll("button.dice:not([title])")) button.title = "New seed";
-    const running = document.querySelector(".status.running");
-    if (!running && document.querySelector(".status.done, .status.error, .status.stopped")) limelight.end();
+    const line = visible(".status");
+    if (line && line !== stale && line.matches(".done, .error, .stopped")) limelight.end();
   };
 
   const open = () => {

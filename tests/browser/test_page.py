@@ -1,0 +1,209 @@
+"""What a visitor does, in headless Chromium: type, watch, stop, compare, download, drop back, with mouse and keys."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import PATIENCE_MS, Windows
+
+pytestmark = pytest.mark.browser
+PROMPT = "a red boat above a blue house"
+MARK = "document.querySelector('.status').classList.add('old')"
+
+
+def set_steps(page: Page, num_steps: int) -> None:
+    """Open the settings and write the number of steps."""
+    page.click(".settings .label-wrap")
+    field = page.get_by_label("number input for Steps")
+    field.fill(str(num_steps))
+    field.press("Tab")
+
+
+def begin(page: Page, button: str = "Run") -> None:
+    """Mark the line under the picture as old and press a button that starts a run."""
+    page.evaluate(MARK)
+    page.get_by_role("button", name=button, exact=True).click()
+
+
+def finish(page: Page) -> str:
+    """Wait until a new line says that a run has ended, and give it."""
+    page.wait_for_selector(".status:not(.old):is(.done, .error)")
+    return page.inner_text(".status")
+
+
+def pixels(page: Page, selector: str = ".picture img") -> bytes:
+    """Fetch what an <img> shows and decode it."""
+    source = page.locator(selector).first.get_attribute("src")
+    body = page.request.get(str(source)).body()
+    return Image.open(io.BytesIO(body)).convert("RGB").tobytes()
+
+
+def test_type_watch_stop_and_run_again(windows: Windows) -> None:
+    page = windows.open()
+    page.fill(".prompt textarea", PROMPT)
+    set_steps(page, 100)
+    begin(page)
+    page.wait_for_function("/step [1-9]/.test(document.querySelector('.status').innerText)")
+    expect(page.locator(".status")).to_have_text(re.compile(r"step \d+/100, [\d.]+ s left"))
+    first = page.locator(".picture img").get_attribute("src")
+    page.wait_for_function("old => document.querySelector('.picture img').src !== old", arg=first)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.wait_for_selector(".status.stopped")
+    assert re.search(r"Stopped at step \d+ of 100; the unfinished picture stays", page.inner_text(".status"))
+    assert str(page.locator(".picture img").get_attribute("alt")).startswith("Unfinished picture, step")
+    page.get_by_label("number input for Steps").fill("2")
+    page.get_by_label("number input for Steps").press("Tab")
+    begin(page)
+    assert "Done in" in finish(page)
+    assert page.locator(".picture img").get_attribute("alt") == f"Generated picture: {PROMPT}"
+
+
+def test_compare_shows_off_and_on_with_the_measured_numbers(windows: Windows) -> None:
+    page = windows.open()
+    set_steps(page, 3)
+    begin(page, "Compare")
+    assert "Left: guidance rescale off. Right: 0.7." in finish(page)
+    expect(page.locator(".pair img")).to_have_count(2)
+    assert page.locator(".fact.measure").count() >= 2
+    assert page.locator(".fact.measure s").count() == page.locator(".fact.measure b").count()
+    page.wait_for_function("[...document.querySelectorAll('.pair img')].every(image => image.naturalWidth > 0)")
+    begin(page)
+    finish(page)
+    expect(page.locator(".pair")).to_be_hidden()
+
+
+def test_a_downloaded_png_dropped_back_gives_the_same_pixels(windows: Windows, tmp_path: Path) -> None:
+    page = windows.open()
+    page.fill(".prompt textarea", PROMPT)
+    set_steps(page, 3)
+    page.click("button.dice")
+    seed = page.locator(".seed input, .seed textarea").first
+    expect(seed).not_to_have_value("7")
+    chosen = seed.input_value()
+    begin(page)
+    finish(page)
+    with page.expect_download() as caught:
+        page.get_by_role("button", name="Download PNG").click()
+    path = tmp_path / caught.value.suggested_filename
+    caught.value.save_as(path)
+    assert path.name == f"limelight-{chosen}.png"
+
+    other = windows.open()
+    other.click(".settings .label-wrap")
+    other.click(".restore .label-wrap")
+    other.set_input_files(".restore input[type=file]", path)
+    other.wait_for_selector(".status.done")
+    expect(other.locator(".prompt textarea")).to_have_value(PROMPT)
+    expect(other.locator(".seed input, .seed textarea").first).to_have_value(chosen)
+    begin(other)
+    assert "Done in" in finish(other)
+    with Image.open(path) as first:
+        assert pixels(other) == first.convert("RGB").tobytes()
+
+
+def test_the_page_works_by_keyboard_alone(windows: Windows) -> None:
+    page = windows.open()
+    page.focus(".prompt textarea")
+    page.keyboard.press("Control+A")
+    page.keyboard.type(PROMPT)
+    page.keyboard.press("Control+Enter")
+    finish(page)
+    assert page.locator(".picture img").get_attribute("alt") == f"Generated picture: {PROMPT}"
+    reached = []
+    page.focus(".prompt textarea")
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.innerText || document.activeElement.ariaLabel || ''"))
+    assert reached[:3] == ["Run", "Compare", "Stop"]
+    page.focus(".settings .label-wrap")
+    page.keyboard.press("Enter")
+    field = page.get_by_label("number input for Steps")
+    field.fill("100")
+    field.press("Control+Enter")
+    page.wait_for_selector(".status.running")
+    page.wait_for_function("/step [1-9]/.test(document.querySelector('.status').innerText)")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".status.stopped")
+
+
+def test_an_example_runs_with_one_click(windows: Windows) -> None:
+    page = windows.open()
+    assert page.locator("button.example").count() >= 4
+    chosen = page.locator("button.example").nth(1)
+    page.evaluate(MARK)
+    chosen.click()
+    finish(page)
+    expect(page.locator(".prompt textarea")).to_have_value(chosen.inner_text())
+
+
+def test_unknown_words_are_named_while_typing(windows: Windows) -> None:
+    page = windows.open()
+    page.locator(".prompt textarea").fill("a red dragon <b>")
+    expect(page.locator(".unknown")).to_contain_text("storybook does not know \u2018dragon\u2019", timeout=PATIENCE_MS)
+    assert page.locator(".unknown b b").count() == 0
+
+
+def test_a_bad_input_shows_one_sentence_and_the_next_run_works(windows: Windows) -> None:
+    page = windows.open()
+    page.fill(".prompt textarea", "   ")
+    begin(page)
+    assert "The prompt is empty" in finish(page)
+    expect(page.get_by_test_id("toast-body")).to_contain_text("The prompt is empty")
+    page.fill(".prompt textarea", PROMPT)
+    begin(page)
+    assert "Done in" in finish(page)
+
+
+def test_code_and_seed_of_the_shown_picture(windows: Windows) -> None:
+    page = windows.open()
+    set_steps(page, 2)
+    begin(page)
+    finish(page)
+    page.click("button.dice")
+    seed = page.locator(".seed input, .seed textarea").first
+    expect(seed).not_to_have_value("7")
+    page.get_by_role("button", name="Reuse seed").click()
+    expect(seed).to_have_value("7")
+    page.get_by_role("button", name="Copy as Python").click()
+    expect(page.locator(".result .cm-content")).to_contain_text("from diffusers import")
+    expect(page.locator("#limelight-say")).not_to_be_empty()
+
+
+def test_the_address_opens_tab_and_stage(windows: Windows) -> None:
+    page = windows.open("?stage=1&tab=text-to-image")
+    assert "stage" in str(page.evaluate("document.documentElement.className"))
+    expect(page.locator(".settings")).to_be_hidden()
+    letters = page.locator(".prompt textarea").evaluate("node => parseFloat(getComputedStyle(node).fontSize)")
+    assert letters >= 24
+    page.get_by_role("tab", name="Text to image").click()
+    assert "tab=text-to-image" in page.url and "stage=1" in page.url
+    wrong = windows.open("?tab=nonsense")
+    expect(wrong.get_by_test_id("toast-body")).to_contain_text("There is no tab")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_everything_without_scrolling_sideways(windows: Windows, scheme: str) -> None:
+    page = windows.open(width_px=390, height_px=844, scheme=scheme)
+    begin(page)
+    finish(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("document.body.classList.contains('dark')") is (scheme == "dark")
+    for name in ("Run", "Compare", "Stop", "Download PNG", "Reuse seed", "Copy as Python"):
+        box = page.get_by_role("button", name=name, exact=True).bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["height"] >= 40
+
+
+def test_light_and_dark_at_a_click(windows: Windows) -> None:
+    page = windows.open()
+    background = (
+        "getComputedStyle(document.body).backgroundColor + getComputedStyle(document.querySelector('h1')).color"
+    )
+    light = page.evaluate(background)
+    page.get_by_role("button", name="Light or dark").click()
+    assert page.evaluate(background) != light
