@@ -45,7 +45,7 @@ class ParserConfig:
     lights: tuple[str, ...]
     widths: tuple[int, int, int, int] = (32, 64, 128, 160)
     picture_px: int = 256
-    score_threshold: float = 0.4
+    score_threshold: float = 0.45
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,7 @@ def export_parser(trainer: Trainer, objective: ParserObjective, folder: Path, nu
     model.load_state_dict({name: value.float() for name, value in halves.items()})
     parser = SceneParser(model)
     figures: dict[str, Any] = {"first_seed": FIRST_HELD_OUT_SEED, "num_scenes": num_measured}
+    figures["score_threshold"] = objective.config.score_threshold
     figures["clean"], _ = measure_parser(parser, FIRST_HELD_OUT_SEED, num_measured)
     figures["worn"], _ = measure_parser(parser, FIRST_HELD_OUT_SEED, num_measured, is_worn=True)
     scenes_seen = trainer.step * trainer.config.batch_size
