@@ -122,6 +122,8 @@ def assemble(
         torch.nn.Module.to(unet, dtype=plan.dtype)
     if plan.channels_last:
         unet.to(memory_format=torch.channels_last)
+    if plan.vae_channels_last:
+        vae.to(memory_format=torch.channels_last)
     parts = {"text": [side.encoder for side in sides], "unet": [unet], "vae": [vae]}
     for module in [] if plan.offload else [module for modules in parts.values() for module in modules]:
         module.to(plan.device)

