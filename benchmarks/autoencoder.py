@@ -62,7 +62,7 @@ def save_pairs(folder: Path, truths: list[np.ndarray], model: ModelBundle) -> No
 
 def measure(settings: RunSettings) -> dict[str, Figure]:
     """Measure the mean PSNR over n held-out scenes; the baseline is the linear code on the same scenes."""
-    model = load_storybook(settings.device)
+    model = load_storybook(settings.device, "fp32")
     fit = [rendered.rgb for _, rendered in draw_training_scenes(NUM_FIT_SCENES)]
     centre, basis = fit_pca(fit, model.spec.latent_channels)
     ours: list[float] = []

@@ -95,7 +95,7 @@ def measure_gap(studio: Studio, n: int) -> Figure:
 
 def measure(settings: RunSettings) -> dict[str, Figure]:
     """Measure the parser, the six tasks, full scenes, and the gap to what was never trained."""
-    model = load_storybook(settings.device)
+    model = load_storybook(settings.device, "fp32")
     parser = load_parser(PARSER_FOLDER, device=model.plan.device)
     figures = measure_parser(model, parser, max(1, NUM_SCENES * settings.n // FULL_N))
     studio = Studio(model, parser, settings.sheet)

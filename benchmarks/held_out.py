@@ -27,9 +27,13 @@ NUM_STEPS = 20
 PICTURES_PER_BATCH = 32
 
 
-def load_storybook(device: str | None = None) -> ModelBundle:
-    """Load the shipped model as the page does, on the given device or the one the page would choose."""
-    return ModelStore(RunOptions(device=device or "auto", offline=True)).get(DEFAULT_BACKEND)
+def load_storybook(device: str | None = None, dtype: str = "auto") -> ModelBundle:
+    """Load the shipped model as the page does.
+
+    Units: device None is what the page would choose; speed is measured in the page's number format ("auto"), quality
+           in fp32, so that it does not depend on the machine.
+    """
+    return ModelStore(RunOptions(device=device or "auto", dtype=dtype, offline=True)).get(DEFAULT_BACKEND)
 
 
 def draw_scenes(first_seed: int, num_scenes: int) -> Iterator[tuple[Scene, Rendered]]:
