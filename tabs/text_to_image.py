@@ -36,7 +36,7 @@ from tabs.controls import (
     show_unknown_words,
     to_seed,
 )
-from tabs.wiring import Services, Updates, wait_for, wire, wire_stop
+from tabs.wiring import Services, Updates, pace, wait_for, wire, wire_stop
 
 NAME = "text-to-image"
 TITLE = "Text to image"
@@ -93,7 +93,7 @@ def on_generate(
     from pipelines import badge, text_to_image_stream
 
     with closing(text_to_image_stream(request, services.models)) as stream:
-        for item in stream:
+        for item in pace(stream):
             if isinstance(item, Progress):
                 yield {**show_step(item, request.prompt), "trace": (item.step, item.num_steps)}
             else:

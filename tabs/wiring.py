@@ -10,20 +10,21 @@ import html
 import inspect
 import logging
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.utils import get_space
 
-from pipelines import UserError
+from pipelines import Progress, UserError
 
 if TYPE_CHECKING:
     from pipelines import ModelStore
@@ -33,6 +34,7 @@ logger = logging.getLogger("limelight")
 MODEL_QUEUE = "model"
 MAX_WAITING = 24
 POLL_S = 0.2
+PREVIEW_S = 0.12
 MAX_PORT = 65535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NEUTRAL_SENTENCE = "Something went wrong on our side; the log of the server says what. Please try again."
@@ -88,6 +90,21 @@ def wait_for(pending: Future[Any]) -> Iterator[float]:
         yield waited_s
         wait([pending], timeout=POLL_S)
         waited_s += POLL_S
+
+
+def pace(stream: Iterable[Any], *, clock: Callable[[], float] = monotonic) -> Iterator[Any]:
+    """Pass a stream on, without the previews that come faster than a browser shows them; no step is dropped.
+
+    Every preview is encoded, stored and fetched, which on a small model costs as much as a step.
+    """
+    shown_s = float("-inf")
+    for item in stream:
+        if isinstance(item, Progress) and item.preview is not None:
+            if clock() - shown_s < PREVIEW_S and item.step < item.num_steps:
+                item = replace(item, preview=None)
+            else:
+                shown_s = clock()
+        yield item
 
 
 def on_gpu(function: Callable[..., Any]) -> Callable[..., Any]:

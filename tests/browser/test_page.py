@@ -190,6 +190,7 @@ def test_the_address_opens_tab_and_stage(windows: Windows) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_everything_without_scrolling_sideways(windows: Windows, scheme: str) -> None:
     page = windows.open(width_px=390, height_px=844, scheme=scheme)
+    set_steps(page, 2)
     begin(page)
     finish(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

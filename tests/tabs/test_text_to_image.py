@@ -53,9 +53,11 @@ def test_a_run_shows_every_step_then_the_picture(services: Services) -> None:
 
 
 def test_previews_change_and_say_what_they_are(services: Services) -> None:
-    previews = [update["picture"] for update in run(services) if update.get("trace")]
+    previews = [
+        update["picture"] for update in run(services, num_steps=12) if update.get("trace") and "picture" in update
+    ]
     assert len({open_rgb(preview.value["path"]) for preview in previews}) == len(previews) > 1
-    assert previews[0].alt_text.startswith("Unfinished picture, step 1 of 3: a red boat")
+    assert previews[0].alt_text.startswith("Unfinished picture, step 1 of 12: a red boat")
 
 
 def test_the_switch_and_not_the_slider_turns_the_technique_on() -> None:

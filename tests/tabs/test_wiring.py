@@ -11,8 +11,9 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from PIL import Image
 
-from pipelines import UserError
+from pipelines import Progress, UserError
 from tabs import wiring
 from tabs.wiring import make_listener, read_address, wire
 
@@ -154,3 +155,14 @@ def test_a_space_is_public_without_a_login(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("SYSTEM", "spaces")
     monkeypatch.setenv("SPACE_ID", "ada/limelight")
     assert read_address("", None, "") == {"server_name": "0.0.0.0", "server_port": None, "auth": None}
+
+
+def test_previews_are_thinned_and_steps_are_not() -> None:
+    preview = Image.new("RGB", (8, 8))
+    times = iter(step * wiring.PREVIEW_S / 2.5 for step in range(100))
+    stream = [Progress(step=step, num_steps=6, preview=preview) for step in range(1, 7)]
+    paced = list(wiring.pace([*stream, "result"], clock=lambda: next(times)))
+    assert [item.step for item in paced[:-1]] == [1, 2, 3, 4, 5, 6]
+    kept = [item.step for item in paced[:-1] if item.preview]
+    assert kept[0] == 1 and kept[-1] == 6 and 2 < len(kept) < 6
+    assert paced[-1] == "result"

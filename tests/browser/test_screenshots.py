@@ -1,0 +1,74 @@
+"""The pictures in the README: the shipped model on the real page, light and dark, wide and on a phone.
+
+They are written to docs/screenshots only when LIMELIGHT_SCREENSHOTS=1 is set; without it the same way is walked and
+the pictures go to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageStat
+from playwright.sync_api import Page
+
+from tests.browser.conftest import Windows
+
+pytestmark = pytest.mark.browser
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
+PROMPT = "a red boat left of a white moon, night sky, watercolor"
+VIEWS = (
+    ("page-light-1280", "light", 1280, 860, ""),
+    ("page-dark-1280", "dark", 1280, 860, ""),
+    ("page-light-390", "light", 390, 844, ""),
+    ("page-dark-390", "dark", 390, 844, ""),
+    ("stage-dark-1920", "dark", 1920, 1080, "?stage=1"),
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the pictures go: into the project only when asked."""
+    if os.environ.get("LIMELIGHT_SCREENSHOTS") != "1":
+        return tmp_path
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    return FOLDER
+
+
+def draw(page: Page, button: str) -> None:
+    """Run with the given button and wait until every picture on the page is decoded."""
+    page.evaluate("document.querySelector('.status').classList.add('old')")
+    page.get_by_role("button", name=button, exact=True).click()
+    page.wait_for_selector(".status.done:not(.old)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.stage-box img')].every(image => image.complete && image.naturalWidth)"
+    )
+    page.evaluate("document.activeElement.blur()")
+
+
+@pytest.mark.parametrize(("name", "scheme", "width_px", "height_px", "query"), VIEWS, ids=[view[0] for view in VIEWS])
+def test_the_page_as_the_readme_shows_it(
+    windows: Windows, folder: Path, name: str, scheme: str, *, width_px: int, height_px: int, query: str
+) -> None:
+    page = windows.open(query, width_px=width_px, height_px=height_px, scheme=scheme)
+    page.fill(".prompt textarea", PROMPT)
+    draw(page, "Run")
+    page.screenshot(path=folder / f"{name}.png", full_page=width_px < 1920, animations="disabled")
+    with Image.open(folder / f"{name}.png") as shot:
+        assert shot.width == width_px
+        brightness = ImageStat.Stat(shot.convert("L").crop((0, 0, width_px, 40))).mean[0]
+        assert (brightness < 64) is (scheme == "dark")
+
+
+def test_a_comparison_as_the_readme_shows_it(windows: Windows, folder: Path) -> None:
+    page = windows.open(width_px=1280, height_px=860, scheme="light")
+    page.fill(".prompt textarea", PROMPT)
+    page.click(".settings .label-wrap")
+    field = page.get_by_label("number input for Guidance")
+    field.fill("12")
+    field.press("Tab")
+    page.click(".settings .label-wrap")
+    draw(page, "Compare")
+    page.screenshot(path=folder / "compare-light-1280.png", full_page=True, animations="disabled")
+    assert page.locator(".fact.measure").count() >= 2
