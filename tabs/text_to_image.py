@@ -50,7 +50,8 @@ def to_request(
     *, seed: Any, use_rescale: bool, guidance_rescale: Any, compare: bool, **values: Any
 ) -> TextToImageRequest:
     """Collect the values of the widgets into one checked request."""
-    strength = guidance_rescale if use_rescale or compare else ranges(TextToImageRequest)["guidance_rescale"].default
+    off: Any = ranges(TextToImageRequest)["guidance_rescale"].default
+    strength = guidance_rescale if use_rescale or compare else off
     if compare and not guidance_rescale:
         raise UserError("Guidance rescale is 0, so both pictures would be the same; raise its strength, then compare.")
     return validate(TextToImageRequest(seed=to_seed(seed), guidance_rescale=strength, compare=bool(compare), **values))
@@ -192,7 +193,7 @@ def build(services: Services) -> None:
 
 def build_inputs(start: Mapping[str, Any]) -> dict[str, Any]:
     """Lay out the left side: prompt, buttons, the technique's switch, folded settings."""
-    specs = ranges(TextToImageRequest)
+    specs: dict[str, Any] = dict(ranges(TextToImageRequest))
     made: dict[str, Any] = {}
     made["prompt"] = gr.Textbox(
         start["prompt"], label="Prompt", lines=3, max_lines=8, elem_classes="prompt", info=READY, autofocus=True
@@ -226,7 +227,7 @@ def connect(
     settings = dict(fields_in)
     outputs = {**result, "unknown": inputs["unknown"], "badge": services.badge}
     generate = partial(on_generate, services)
-    model = {
+    model: dict[str, Any] = {
         "outputs": outputs,
         "uses_model": True,
         "error_output": "status",
@@ -239,13 +240,13 @@ def connect(
         wire(inputs["run"].click, generate, alone, api_name="text_to_image", **model),
         wire(inputs["compare"].click, generate, both, api_name="text_to_image_compare", **model),
     ]
-    quick = {"queue": False, "show_progress": "hidden"}
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     for button, row in examples:
         fill = wire(button.click, partial(on_example, row), {}, settings, **quick)
         runs.append(wire(fill.success, generate, alone, **model))
     status = {"status": result["status"]}
     wire_stop(inputs["stop"], runs, on_stop, {"trace": result["trace"]}, {**status, "trace": result["trace"]})
-    problem = {"error_output": "status", "describe_error": show_error}
+    problem: dict[str, Any] = {"error_output": "status", "describe_error": show_error}
     restored = {**settings, **status}
     dropped = {"dropped": inputs["dropped"]}
     wire(inputs["dropped"].change, on_restore, dropped, restored, api_name="read_settings", **quick, **problem)

@@ -10,7 +10,7 @@ import html
 import inspect
 import logging
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -203,7 +203,7 @@ def make_listener(
     return listener
 
 
-def iterate(updates: Iterator[Updates] | Updates) -> Iterator[Updates]:
+def iterate(updates: Iterator[Updates] | Updates) -> Generator[Updates, None, None]:
     """Treat one dict like a stream of one, and close the handler's own stream with this one."""
     if isinstance(updates, dict):
         yield updates
