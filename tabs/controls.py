@@ -177,6 +177,8 @@ def show_result(result: ImageResult, *, technique: str) -> dict[str, Any]:
         plain = replace(request, **{technique: 0.0})  # type: ignore[arg-type]
         pair["value"] = (save_png(replace(result, images=result.baseline_images, request=plain)), path)
         label = ranges(type(request))[technique].label.lower()
+        # The script gives this label to both pictures as alternative text.
+        pair["label"] = f"{request.prompt}; left without {label}, right with it"
         sentence = f"Left: {label} off. Right: {getattr(request, technique):g}. {sentence}"
     size = " x ".join(str(side) for side in result.images[0].size)
     facts = (("time", f"{result.seconds:.1f} s"), ("seed", str(result.seed_used)), ("size", size))

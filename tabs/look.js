@@ -32,10 +32,7 @@
     try { localStorage.setItem("limelight-theme", isDark ? "dark" : "light"); } catch { /* private mode: lasts for this page */ }
   };
 
-  /* The line that stood there when a run began belongs to the run before. */
-  let stale = null;
   limelight.begin = () => {
-    stale = visible(".status");
     root.classList.add("running");
     const box = visible(".stage-box");
     if (!box) return;
@@ -68,14 +65,40 @@
     history.replaceState(history.state, "", address);
   };
 
+  /* The comparison's divider knows only the mouse: name both pictures, and let the arrow keys drag it. */
+  const dressPair = (pair) => {
+    const label = pair.querySelector("label")?.textContent.trim() || "Comparison";
+    pair.querySelectorAll("img").forEach((image, side) => { image.alt = `${side ? "On" : "Off"}: ${label}`; });
+    const divider = pair.querySelector('[data-testid="slider"]');
+    if (!divider || divider.tabIndex === 0) return;
+    divider.tabIndex = 0;
+    divider.setAttribute("role", "slider");
+    divider.setAttribute("aria-label", "Divider: left of it off, right of it on");
+    divider.setAttribute("aria-valuenow", "50");
+    divider.addEventListener("keydown", (event) => {
+      const stage = divider.parentElement.getBoundingClientRect();
+      const now = divider.getBoundingClientRect();
+      const from = now.left + now.width / 2, y = now.top + now.height / 2, step = stage.width / 20;
+      const goal = { ArrowLeft: from - step, ArrowRight: from + step, Home: stage.left, End: stage.right }[event.key];
+      if (goal === undefined) return;
+      event.preventDefault();
+      const to = Math.min(stage.right, Math.max(stage.left, goal));
+      const drag = (kind, target, x) =>
+        target.dispatchEvent(new MouseEvent(kind, { bubbles: true, cancelable: true, view: window, clientX: x, clientY: y }));
+      drag("mousedown", divider, from);
+      drag("mousemove", window, to);
+      drag("mouseup", window, to);
+      divider.setAttribute("aria-valuenow", String(Math.round(100 * (to - stage.left) / stage.width)));
+    });
+  };
+
   /* Gradio draws the page after this script ran; names for screen readers go on as soon as parts appear. */
   const dress = () => {
     for (const box of document.querySelectorAll(".status-box:not([aria-live]), .unknown-box:not([aria-live])")) {
       box.setAttribute("aria-live", "polite");
     }
     for (const button of document.querySelectorAll("button.dice:not([title])")) button.title = "New seed";
-    const line = visible(".status");
-    if (line && line !== stale && line.matches(".done, .error, .stopped")) limelight.end();
+    document.querySelectorAll(".block.pair").forEach(dressPair);
   };
 
   const open = () => {

@@ -43,6 +43,7 @@ TITLE = "Text to image"
 INTRO = "Describe a scene and watch it form out of noise. Then compare the same seed without and with the technique."
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "text_to_image.json"
 EXPLANATION = Path(__file__).with_suffix(".md")
+SWITCH = "Run uses it when this is on. Compare draws the same seed without it and with it."
 READY = "Press Run, or Ctrl + Enter in the prompt."
 
 
@@ -204,7 +205,9 @@ def build_inputs(start: Mapping[str, Any]) -> dict[str, Any]:
         made["compare"] = gr.Button("Compare", elem_classes="compare", min_width=100)
         made["stop"] = gr.Button("Stop", variant="stop", elem_classes="stop", min_width=70)
     with gr.Group(elem_classes="technique"):
-        made["use_rescale"] = gr.Checkbox(False, label=specs["guidance_rescale"].label, elem_classes="switch")
+        made["use_rescale"] = gr.Checkbox(
+            False, label=specs["guidance_rescale"].label, info=SWITCH, elem_classes="switch"
+        )
         strength = start["guidance_rescale"]
         made["guidance_rescale"] = make_control(specs["guidance_rescale"], value=strength, label="Strength")
     with gr.Accordion("Settings", open=False, elem_classes="settings"):
@@ -244,6 +247,8 @@ def connect(
     for button, row in examples:
         fill = wire(button.click, partial(on_example, row), {}, settings, **quick)
         runs.append(wire(fill.success, generate, alone, **model))
+    for run in runs:
+        run.then(None, js="() => limelight.end()")
     status = {"status": result["status"]}
     wire_stop(inputs["stop"], runs, on_stop, {"trace": result["trace"]}, {**status, "trace": result["trace"]})
     problem: dict[str, Any] = {"error_output": "status", "describe_error": show_error}

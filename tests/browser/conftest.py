@@ -19,7 +19,7 @@ from tabs import look
 from tabs.wiring import ModelLoader, read_address
 
 FLAGS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync")
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ def begin(page: Page, button: str = "Run") -> None:
 def finish(page: Page) -> str:
     """Wait until a new line says that a run has ended, and give it."""
     page.wait_for_selector(".status:not(.old):is(.done, .error)")
+    page.wait_for_function("!document.documentElement.classList.contains('running')")
     return page.inner_text(".status")
 
 
@@ -73,6 +74,15 @@ def test_compare_shows_off_and_on_with_the_measured_numbers(windows: Windows) ->
     assert page.locator(".fact.measure").count() >= 2
     assert page.locator(".fact.measure s").count() == page.locator(".fact.measure b").count()
     page.wait_for_function("[...document.querySelectorAll('.pair img')].every(image => image.naturalWidth > 0)")
+    alts = [str(image.get_attribute("alt")) for image in page.locator(".pair img").all()]
+    assert alts[0].startswith("Off: ") and alts[1].startswith("On: ") and all("red boat" in alt for alt in alts)
+    divider = page.locator(".pair [role=slider]")
+    middle = divider.bounding_box()
+    divider.focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+    moved = divider.bounding_box()
+    assert middle and moved and moved["x"] < middle["x"] - 40
     begin(page)
     finish(page)
     expect(page.locator(".pair")).to_be_hidden()

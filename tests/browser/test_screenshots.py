@@ -44,7 +44,9 @@ def draw(page: Page, button: str) -> None:
     page.wait_for_function(
         "[...document.querySelectorAll('.stage-box img')].every(image => image.complete && image.naturalWidth)"
     )
+    page.wait_for_function("!document.documentElement.classList.contains('running')")
     page.evaluate("document.activeElement.blur()")
+    page.mouse.move(0, 0)
 
 
 @pytest.mark.parametrize(("name", "scheme", "width_px", "height_px", "query"), VIEWS, ids=[view[0] for view in VIEWS])
