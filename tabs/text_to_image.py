@@ -36,7 +36,7 @@ from tabs.controls import (
     show_unknown_words,
     to_seed,
 )
-from tabs.wiring import Services, Updates, pace, wait_for, wire, wire_stop
+from tabs.wiring import Services, Updates, pace, wait_for, wire, wire_end, wire_stop
 
 NAME = "text-to-image"
 TITLE = "Text to image"
@@ -85,7 +85,7 @@ def on_generate(
         backend=backend,
         compare=compare,
     )
-    yield {"status": show_status("Starting", done=0, kind="running"), "trace": None}
+    yield {"status": show_status("Starting", done=0, kind="running"), "trace": (0, request.num_steps)}
     pending = services.models.start(request.backend)
     for waited_s in wait_for(pending):
         yield {"status": show_status(f"Loading {request.backend}, {waited_s:.0f} s", done=0, kind="running")}
@@ -118,12 +118,12 @@ def on_prompt_changed(services: Services, *, prompt: str, backend: str) -> Updat
 
 
 def on_stop(*, trace: tuple[int, int] | None) -> Updates:
-    """Say what a stopped run leaves behind."""
+    """Say what a stopped run leaves behind; without a run there is nothing to say."""
     if trace is None:
-        return {"status": show_status("Stopped; nothing was drawn yet.", kind="stopped")}
+        return {}
     step, num_steps = trace
-    sentence = f"Stopped at step {step} of {num_steps}; the unfinished picture stays here."
-    return {"status": show_status(sentence, kind="stopped"), "trace": None}
+    kept = "the unfinished picture stays here" if step else "nothing was drawn yet"
+    return {"status": show_status(f"Stopped at step {step} of {num_steps}; {kept}.", kind="stopped"), "trace": None}
 
 
 def on_restore(*, dropped: str | None) -> Updates:
@@ -247,8 +247,7 @@ def connect(
     for button, row in examples:
         fill = wire(button.click, partial(on_example, row), {}, settings, **quick)
         runs.append(wire(fill.success, generate, alone, **model))
-    for run in runs:
-        run.then(None, js="() => limelight.end()")
+    wire_end(runs, "() => limelight.end()")
     status = {"status": result["status"]}
     wire_stop(inputs["stop"], runs, on_stop, {"trace": result["trace"]}, {**status, "trace": result["trace"]})
     problem: dict[str, Any] = {"error_output": "status", "describe_error": show_error}

@@ -34,7 +34,8 @@ logger = logging.getLogger("limelight")
 MODEL_QUEUE = "model"
 MAX_WAITING = 24
 POLL_S = 0.2
-PREVIEW_S = 0.12
+STEP_S = 0.04
+PREVIEW_S = 0.1
 MAX_PORT = 65535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NEUTRAL_SENTENCE = "Something went wrong on our side; the log of the server says what. Please try again."
@@ -93,17 +94,22 @@ def wait_for(pending: Future[Any]) -> Iterator[float]:
 
 
 def pace(stream: Iterable[Any], *, clock: Callable[[], float] = monotonic) -> Iterator[Any]:
-    """Pass a stream on, without the previews that come faster than a browser shows them; no step is dropped.
+    """Pass a stream on at the pace of a browser: the first and the last step always, others when there is time.
 
-    Every preview is encoded, stored and fetched, which on a small model costs as much as a step.
+    Every update is a message and every preview a file to encode and fetch; a fast model would bury the page in them,
+    and its Stop button would wait behind them.
     """
-    shown_s = float("-inf")
+    told_s = shown_s = float("-inf")
     for item in stream:
-        if isinstance(item, Progress) and item.preview is not None:
-            if clock() - shown_s < PREVIEW_S and item.step < item.num_steps:
+        if isinstance(item, Progress) and item.step < item.num_steps:
+            now_s = clock()
+            if now_s - told_s < STEP_S:
+                continue
+            told_s = now_s
+            if now_s - shown_s < PREVIEW_S:
                 item = replace(item, preview=None)
-            else:
-                shown_s = clock()
+            elif item.preview is not None:
+                shown_s = now_s
         yield item
 
 
@@ -153,8 +159,19 @@ def wire(
 def wire_stop(
     button: gr.Button, runs: Sequence[Any], handler: Handler, controls: Mapping[str, Any], outputs: Mapping[str, Any]
 ) -> Any:
-    """Let a button end the given runs at once; the handler then says what was kept."""
-    return wire(button.click, handler, controls, outputs, cancels=list(runs), queue=False, show_progress="hidden")
+    """Let a button end the given runs at once; the handler then says what was kept.
+
+    Its words take the queue's way, without waiting there, so that they cannot overtake the last words of the run.
+    """
+    options = {"cancels": list(runs), "concurrency_limit": None, "show_progress": "hidden"}
+    return wire(button.click, handler, controls, outputs, **options)
+
+
+def wire_end(runs: Sequence[Any], script: str) -> None:
+    """Run a line of the page's script when a run has ended, well or not."""
+    for run in runs:
+        run.success(None, js=script)
+        run.failure(None, js=script)
 
 
 def make_listener(

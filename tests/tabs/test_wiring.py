@@ -157,12 +157,19 @@ def test_a_space_is_public_without_a_login(monkeypatch: pytest.MonkeyPatch) -> N
     assert read_address("", None, "") == {"server_name": "0.0.0.0", "server_port": None, "auth": None}
 
 
-def test_previews_are_thinned_and_steps_are_not() -> None:
+def test_steps_and_previews_come_at_the_pace_of_a_browser() -> None:
     preview = Image.new("RGB", (8, 8))
-    times = iter(step * wiring.PREVIEW_S / 2.5 for step in range(100))
-    stream = [Progress(step=step, num_steps=6, preview=preview) for step in range(1, 7)]
-    paced = list(wiring.pace([*stream, "result"], clock=lambda: next(times)))
-    assert [item.step for item in paced[:-1]] == [1, 2, 3, 4, 5, 6]
-    kept = [item.step for item in paced[:-1] if item.preview]
-    assert kept[0] == 1 and kept[-1] == 6 and 2 < len(kept) < 6
-    assert paced[-1] == "result"
+    stream = [Progress(step=step, num_steps=100, preview=preview) for step in range(1, 101)]
+    times = iter(wiring.STEP_S * step / 4 for step in range(1, 101))
+    *paced, last, result = list(wiring.pace([*stream, "result"], clock=lambda: next(times)))
+    assert result == "result" and last.step == 100 and last.preview
+    assert paced[0].step == 1 and paced[0].preview
+    assert 20 <= len(paced) <= 30
+    assert 5 < sum(item.preview is not None for item in paced) < 15
+
+
+def test_a_slow_model_shows_every_step() -> None:
+    preview = Image.new("RGB", (8, 8))
+    stream = [Progress(step=step, num_steps=5, preview=preview) for step in range(1, 6)]
+    times = iter(float(step) for step in range(5))
+    assert list(wiring.pace(stream, clock=lambda: next(times))) == stream
