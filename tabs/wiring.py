@@ -161,10 +161,16 @@ def wire_stop(
 ) -> Any:
     """Let a button end the given runs at once; the handler then says what was kept.
 
-    Its words take the queue's way, without waiting there, so that they cannot overtake the last words of the run.
+    It speaks only after the end has been confirmed, and by the queue's way without waiting there: the browser hears
+    every event on its own, and the run's last words would otherwise overwrite these.
     """
-    options = {"cancels": list(runs), "concurrency_limit": None, "show_progress": "hidden"}
-    return wire(button.click, handler, controls, outputs, **options)
+    hidden = {"show_progress": "hidden"}
+    ended = button.click(end_runs, None, None, cancels=list(runs), queue=False, api_visibility="private", **hidden)
+    return wire(ended.then, handler, controls, outputs, concurrency_limit=None, **hidden)
+
+
+def end_runs() -> None:
+    """Do nothing: gradio ends the runs, and the page hears when that is done."""
 
 
 def wire_end(runs: Sequence[Any], script: str) -> None:
