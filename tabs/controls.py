@@ -141,6 +141,8 @@ def build_result(invitation: str) -> dict[str, Any]:
             format="png", elem_classes="pair", visible=False, container=False, max_height=4096, **shown
         )
         made["status"] = gr.HTML(show_status(invitation), elem_classes="status-box", apply_default_css=False)
+        # Stop speaks here: late words of the ended run may still reach the line above, and must not overwrite these.
+        made["stopped"] = gr.HTML(elem_classes="status-box stopped-box", apply_default_css=False)
     made["facts"] = gr.HTML(elem_classes="facts-box", apply_default_css=False)
     made["notes"] = gr.HTML(elem_classes="notes-box", apply_default_css=False)
     with gr.Row(elem_classes="keep"):

@@ -45,8 +45,10 @@
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
-      /* A text field tells gradio its value when it changes; a click right after typing must not overtake it. */
-      setTimeout(() => visible("button.run")?.click(), 60);
+      /* A number field tells gradio its value when it is left; the click must not overtake that. */
+      const field = document.activeElement;
+      if (field?.matches("input")) field.blur();
+      setTimeout(() => { visible("button.run")?.click(); field?.focus?.(); }, 120);
     }
     if (event.key === "Escape" && root.classList.contains("running")) visible("button.stop")?.click();
   }, true);
@@ -94,7 +96,7 @@
 
   /* Gradio draws the page after this script ran; names for screen readers go on as soon as parts appear. */
   const dress = () => {
-    for (const box of document.querySelectorAll(".status-box:not([aria-live]), .unknown-box:not([aria-live])")) {
+    for (const box of document.querySelectorAll(".status-box:not([aria-live]), .stopped-box:not([aria-live]), .unknown-box:not([aria-live])")) {
       box.setAttribute("aria-live", "polite");
     }
     for (const button of document.querySelectorAll("button.dice:not([title])")) button.title = "New seed";

@@ -73,6 +73,7 @@ def on_generate(
     compare: bool,
 ) -> Iterator[Updates]:
     """Draw one picture, step by step; with compare, the same seed without and with guidance rescale."""
+    yield {"stopped": ""}
     request = to_request(
         prompt=prompt,
         negative_prompt=negative_prompt,
@@ -123,7 +124,7 @@ def on_stop(*, trace: tuple[int, int] | None) -> Updates:
         return {}
     step, num_steps = trace
     kept = "the unfinished picture stays here" if step else "nothing was drawn yet"
-    return {"status": show_status(f"Stopped at step {step} of {num_steps}; {kept}.", kind="stopped"), "trace": None}
+    return {"stopped": show_status(f"Stopped at step {step} of {num_steps}; {kept}.", kind="stopped"), "trace": None}
 
 
 def on_restore(*, dropped: str | None) -> Updates:
@@ -134,6 +135,7 @@ def on_restore(*, dropped: str | None) -> Updates:
     return {
         **to_widgets(request),
         "status": show_status("The settings of this PNG are back; press Run for the same pixels.", kind="done"),
+        "stopped": "",
     }
 
 
@@ -248,10 +250,11 @@ def connect(
         fill = wire(button.click, partial(on_example, row), {}, settings, **quick)
         runs.append(wire(fill.success, generate, alone, **model))
     wire_end(runs, "() => limelight.end()")
-    status = {"status": result["status"]}
-    wire_stop(inputs["stop"], runs, on_stop, {"trace": result["trace"]}, {**status, "trace": result["trace"]})
+    trace = {"trace": result["trace"]}
+    lines = {"status": result["status"], "stopped": result["stopped"]}
+    wire_stop(inputs["stop"], runs, on_stop, trace, {**trace, "stopped": result["stopped"]})
     problem: dict[str, Any] = {"error_output": "status", "describe_error": show_error}
-    restored = {**settings, **status}
+    restored = {**settings, **lines}
     dropped = {"dropped": inputs["dropped"]}
     wire(inputs["dropped"].change, on_restore, dropped, restored, api_name="read_settings", **quick, **problem)
     shown = {"shown": result["shown"]}

@@ -88,7 +88,7 @@ def test_a_stopped_run_leaves_the_model_free_and_the_next_run_equal(services: Se
         updates.append(next(stream))
     stream.close()
     sentence = tab.on_stop(trace=shown(updates, "trace"))
-    assert "Stopped at step 1 of 3; the unfinished picture stays" in sentence["status"] and sentence["trace"] is None
+    assert "Stopped at step 1 of 3; the unfinished picture stays" in sentence["stopped"] and sentence["trace"] is None
     model = services.models.get("storybook")
     assert model.lock.acquire(blocking=False)
     model.lock.release()
@@ -96,7 +96,7 @@ def test_a_stopped_run_leaves_the_model_free_and_the_next_run_equal(services: Se
 
 
 def test_stopping_before_the_first_step_says_so() -> None:
-    assert "nothing was drawn yet" in tab.on_stop(trace=(0, 20))["status"]
+    assert "nothing was drawn yet" in tab.on_stop(trace=(0, 20))["stopped"]
 
 
 def test_stopping_without_a_run_leaves_the_finished_picture_its_words() -> None:
@@ -123,7 +123,7 @@ def test_two_interleaved_visitors_get_their_own_pictures(services: Services) -> 
 def test_a_dropped_png_gives_the_same_pixels(services: Services) -> None:
     first = shown(run(services, use_rescale=True, seed="77", negative_prompt="green"), "download").value["path"]
     restored = tab.on_restore(dropped=first)
-    del restored["status"]
+    del restored["status"], restored["stopped"]
     again = run(services, compare=False, **restored)
     assert open_rgb(shown(again, "picture").value["path"]) == open_rgb(first)
     assert restored["use_rescale"] and restored["guidance_rescale"] == 0.7 and restored["seed"] == "77"
