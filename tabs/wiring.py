@@ -164,7 +164,7 @@ def wire_stop(
     It speaks only after the end has been confirmed, and by the queue's way without waiting there: the browser hears
     every event on its own, and the run's last words would otherwise overwrite these.
     """
-    hidden = {"show_progress": "hidden"}
+    hidden: dict[str, Any] = {"show_progress": "hidden"}
     ended = button.click(end_runs, None, None, cancels=list(runs), queue=False, api_visibility="private", **hidden)
     return wire(ended.then, handler, controls, outputs, concurrency_limit=None, **hidden)
 
