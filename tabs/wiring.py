@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -34,8 +34,7 @@ logger = logging.getLogger("limelight")
 MODEL_QUEUE = "model"
 MAX_WAITING = 24
 POLL_S = 0.2
-STEP_S = 0.04
-PREVIEW_S = 0.1
+FRAME_S = 0.08
 MAX_PORT = 65535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NEUTRAL_SENTENCE = "Something went wrong on our side; the log of the server says what. Please try again."
@@ -99,17 +98,13 @@ def pace(stream: Iterable[Any], *, clock: Callable[[], float] = monotonic) -> It
     Every update is a message and every preview a file to encode and fetch; a fast model would bury the page in them,
     and its Stop button would wait behind them.
     """
-    told_s = shown_s = float("-inf")
+    told_s = float("-inf")
     for item in stream:
         if isinstance(item, Progress) and item.step < item.num_steps:
             now_s = clock()
-            if now_s - told_s < STEP_S:
+            if now_s - told_s < FRAME_S:
                 continue
             told_s = now_s
-            if now_s - shown_s < PREVIEW_S:
-                item = replace(item, preview=None)
-            elif item.preview is not None:
-                shown_s = now_s
         yield item
 
 
