@@ -20,9 +20,13 @@ MARK = "document.querySelector('.status').classList.add('old')"
 def set_steps(page: Page, num_steps: int) -> None:
     """Open the settings and write the number of steps."""
     page.click(".settings .label-wrap")
-    field = page.get_by_label("number input for Steps")
+    field, bar = page.get_by_label("number input for Steps"), page.get_by_label("range slider for Steps")
+    # The folded part is built when it opens; a value written before that is done would be lost.
+    expect(field).to_have_value("20")
+    expect(bar).to_have_value("20")
     field.fill(str(num_steps))
     field.press("Tab")
+    expect(bar).to_have_value(str(num_steps))
 
 
 def begin(page: Page, button: str = "Run") -> None:
