@@ -144,10 +144,7 @@ def write_manifest(out: Path, gates: list[Gate], runs: dict[str, dict[str, Any]]
     manifest = {
         "model": "storybook",
         "licence": "Apache-2.0",
-        "runs": {
-            name: {"scenes_seen": progress["step"] * progress["batch_size"], "recipe": progress}
-            for name, progress in runs.items()
-        },
+        "runs": {name: {"scenes_seen": progress["scenes_seen"], "recipe": progress} for name, progress in runs.items()},
         "gates": [{"name": g.name, "value": round(g.value, 4), "minimum": g.minimum} for g in gates],
         "sha256": {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
     }

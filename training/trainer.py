@@ -88,7 +88,7 @@ class Trainer:
             adamw_names=objective.adamw_names,
         )
         self.ema = {name: value.detach().clone() for name, value in objective.modules.state_dict().items()}
-        self.step = 0
+        self.step = self.scenes_seen = 0
 
     def lr_scale(self, step: int) -> float:
         """Return the factor 0..1 on the learning rates: linear warm-up, constant, linear decay to 0.05."""
@@ -106,7 +106,7 @@ class Trainer:
             now = time.monotonic()
             if self.step % config.log_every == 0:
                 rate = config.batch_size * config.log_every / (now - last_log)
-                self._log({"step": self.step, "scenes": self.step * config.batch_size, "per_s": round(rate, 1), **logs})
+                self._log({"step": self.step, "scenes": self.scenes_seen, "per_s": round(rate, 1), **logs})
                 last_log = now
             if now - last_save > config.save_every_s:
                 self.save()
@@ -128,6 +128,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.objective.modules.parameters(), config.grad_clip)
         self.optimizer.step_(self.lr_scale(self.step))
         self.step += 1
+        self.scenes_seen += config.batch_size
         self._update_ema_()
         return logs
 
@@ -169,7 +170,8 @@ class Trainer:
         metadata = {"step": str(self.step), "config": json.dumps(asdict(self.config))}
         save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, part, metadata)
         part.replace(target)
-        (self.run_dir / "progress.json").write_text(json.dumps({"step": self.step, **asdict(self.config)}, indent=1))
+        progress = {"step": self.step, "scenes_seen": self.scenes_seen, **asdict(self.config)}
+        (self.run_dir / "progress.json").write_text(json.dumps(progress, indent=1))
 
     def resume(self) -> None:
         """Continue from the run folder's checkpoint.
@@ -184,7 +186,8 @@ class Trainer:
         self.objective.modules.load_state_dict(groups["live"])
         self.ema = groups["ema"]
         self.optimizer.load_state(groups["opt"])
-        self.step = int(json.loads((self.run_dir / "progress.json").read_text())["step"])
+        progress = json.loads((self.run_dir / "progress.json").read_text())
+        self.step, self.scenes_seen = int(progress["step"]), int(progress["scenes_seen"])
 
 
 def make_parser(description: str | None, defaults: TrainerConfig) -> argparse.ArgumentParser:

@@ -60,6 +60,16 @@ def test_resumed_run_equals_straight_run_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(value, second.optimizer.to_state()[name]), name
 
 
+def test_scenes_are_counted_across_a_change_of_batch_size(tmp_path: Path) -> None:
+    first = Trainer(_FitMatrix(), _config(tmp_path))
+    _advance(first, 2)
+    first.save()
+    second = Trainer(_FitMatrix(), replace(_config(tmp_path), batch_size=3))
+    second.resume()
+    _advance(second, 1)
+    assert second.scenes_seen == 2 * 8 + 3
+
+
 def test_resume_without_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Trainer(_FitMatrix(), _config(tmp_path)).resume()
