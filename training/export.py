@@ -70,12 +70,14 @@ def build_vae(run_dir: Path, weights: dict[str, torch.Tensor]) -> AutoencoderKL:
 
 
 def build_pipeline(vae: AutoencoderKL, weights: dict[str, torch.Tensor]) -> StableDiffusionPipeline:
-    """Assemble the plain diffusers pipeline from averaged denoiser weights; the alignment head is left out."""
+    """Assemble the plain diffusers pipeline from averaged denoiser weights; the training heads are left out."""
     tokenizer = make_tokenizer()
     text_encoder = make_text_encoder(len(tokenizer))
     unet = make_unet(text_encoder.config.hidden_size)
     parts = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
-    parts.load_state_dict({name: value for name, value in weights.items() if not name.startswith("head.")})
+    parts.load_state_dict(
+        {name: value for name, value in weights.items() if not name.startswith(("head.", "slot_head."))}
+    )
     pipe = StableDiffusionPipeline(
         vae=vae,
         unet=unet.eval(),

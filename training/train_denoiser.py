@@ -5,7 +5,8 @@
 
 The first line is a head start: half-size pictures cost a quarter and teach words, colours and places.
 v-prediction with zero terminal SNR, logit-normal timesteps, Muon, and truth alignment: a small head on the first
-up block must name class and colour of each cell, which teaches words to bind to places. The head is not exported.
+up block must name class and colour of each cell, which teaches words to bind to places; another on the last text
+tokens must name what stands where (`text_side.SlotHead`), which teaches word order. The heads are not exported.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipelines.schedules import make_alpha_bar
 from training.data import to_tensor
-from training.objectives import make_v_target, sample_timesteps, truth_alignment_loss
-from training.text_side import make_text_encoder, make_tokenizer
+from training.objectives import make_v_target, sample_timesteps, slot_loss, truth_alignment_loss
+from training.text_side import SlotHead, make_slots, make_text_encoder, make_tokenizer
 from training.train_autoencoder import load_start
 from training.trainer import TrainerConfig, make_parser, start
 from training.world.caption import make_caption
@@ -44,6 +45,7 @@ DEFAULTS = TrainerConfig(
 )
 TRUTH_CELL_PX = 16  # the aligned layer has half the resolution of the latents
 ALIGNMENT_WEIGHT = 0.2
+SLOT_WEIGHT = 0.1
 EMPTY_CAPTION_FRAC = 0.1
 SHEET_PROMPTS = (
     "a red house in a meadow",
@@ -149,7 +151,7 @@ class SceneBatches(Dataset):
 class DenoiserObjective:
     """Predict the velocity of noisy latents from text, and name class and colour of each cell on the way."""
 
-    adamw_names = ("conv_in", "conv_out", "embedding", "embeddings")
+    adamw_names = ("conv_in", "conv_out", "embedding", "embeddings", "slot_head")
 
     def __init__(self, autoencoder_start: Path, *, image_px: int = 256, num_workers: int = 1) -> None:
         torch.manual_seed(0)
@@ -160,7 +162,8 @@ class DenoiserObjective:
         unet.set_attn_processor(AttnProcessor())  # on a CPU its backward pass is faster than the fused kernel's
         unet.to(memory_format=torch.channels_last)
         head = TruthHead(unet.config.block_out_channels[-1])
-        self.modules = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder, "head": head})
+        slot_head = SlotHead(text_encoder.config.hidden_size)
+        self.modules = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder, "head": head, "slot_head": slot_head})
         self._hidden: torch.Tensor | None = None
         unet.up_blocks[0].register_forward_hook(self._keep_hidden)
         self._alpha_bar = make_alpha_bar()
@@ -185,7 +188,7 @@ class DenoiserObjective:
         return batch
 
     def compute_loss(self, batch: SceneBatch, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return velocity error plus weighted alignment loss."""
+        """Return velocity error plus the weighted losses of both heads."""
         device = next(self.modules.parameters()).device
         generator = torch.Generator().manual_seed(step)
         with torch.no_grad():
@@ -200,8 +203,9 @@ class DenoiserObjective:
         logits = self.modules["head"](self._hidden)
         truth = [torch.from_numpy(cells).long().to(device) for cells in (batch.kinds, batch.colours)]
         alignment = truth_alignment_loss(logits[0].float(), logits[1].float(), *truth)
-        loss = denoising + ALIGNMENT_WEIGHT * alignment
-        return loss, {"denoising": denoising.item(), "alignment": alignment.item()}
+        slots = slot_loss(self.modules["slot_head"](text.float()), make_slots(batch.captions).to(device))
+        loss = denoising + ALIGNMENT_WEIGHT * alignment + SLOT_WEIGHT * slots
+        return loss, {"denoising": denoising.item(), "alignment": alignment.item(), "slots": slots.item()}
 
     def to_ids(self, captions: list[str]) -> torch.Tensor:
         """Tokenize captions to (b, 32) ids."""
@@ -210,7 +214,7 @@ class DenoiserObjective:
         ).input_ids
 
     def load_shipped(self, folder: Path) -> None:
-        """Take UNet and text encoder from a shipped model; the alignment head starts anew."""
+        """Take UNet and text encoder from a shipped model; the heads start anew."""
         pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
         self.modules["unet"].load_state_dict(pipe.unet.state_dict())
         self.modules["text_encoder"].load_state_dict(pipe.text_encoder.state_dict())

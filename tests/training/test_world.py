@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.world.caption import MAX_WORDS, make_caption, split_words, vocabulary
+from training.world.caption import MAX_WORDS, Mention, make_caption, read_caption, split_words, vocabulary
 from training.world.damage import Darkness, darken, from_linear, reduce, sample_darkness, to_linear
 from training.world.render import draw_masks, draw_truth_maps, render
 from training.world.scene import (
@@ -180,6 +180,33 @@ def test_captions_use_the_vocabulary_and_tell_the_truth() -> None:
         assert set(said) <= words and len(said) <= MAX_WORDS and caption == caption.lower()
         named = {word for word in split_words(caption.replace("green hills", "hills")) if word in COLOURS}
         assert named <= {thing.colour for thing in scene.objects}, caption
+
+
+def test_captions_are_read_back_as_what_they_say() -> None:
+    assert read_caption("a crimson kitten to the left of 3 gray crescents, green hills") == (
+        (Mention("cat", "red", 1), Mention("moon", "grey", 3)),
+        "left of",
+    )
+    assert read_caption("a boat beside a moon, in the night sky") == (
+        (Mention("boat", None, 1), Mention("moon", None, 1)),
+        None,
+    )
+    assert read_caption("a dragon over a lake") == ((), None)
+
+
+def test_reading_a_caption_agrees_with_its_scene() -> None:
+    rng, relations_read = np.random.default_rng(0), set()
+    for seed in range(300):
+        scene = sample_scene(seed)
+        mentions, relation = read_caption(make_caption(scene, rng))
+        assert sum(mention.count for mention in mentions) == len(scene.objects)
+        things = [next(thing for thing in scene.objects if thing.kind == mention.kind) for mention in mentions]
+        for mention, thing in zip(mentions, things, strict=True):
+            assert mention.colour in (None, thing.colour)
+        if relation is not None:
+            assert find_relation(*things) == relation
+            relations_read.add(relation)
+    assert relations_read == set(RELATIONS)
 
 
 def test_darkening_is_seeded_and_keeps_the_share_of_light() -> None:
