@@ -8,8 +8,10 @@ from torch.nn import functional as F
 from pipelines.schedules import add_noise, to_v
 
 
-def sample_timesteps(count: int, generator: torch.Generator, *, num_timesteps: int = 1000) -> torch.Tensor:
-    """Draw training timesteps: three in four logit-normal, one in four from the noisiest quarter.
+def sample_timesteps(
+    count: int, generator: torch.Generator, *, noisy_frac: float = 0.25, num_timesteps: int = 1000
+) -> torch.Tensor:
+    """Draw training timesteps: a share `noisy_frac` from the noisiest quarter, the others logit-normal.
 
     Shapes: returns (count,) int64 in 0..num_timesteps-1.
     Source: Esser et al. 2024, arXiv 2403.03206, section 3.1 (logit-normal weighting).
@@ -18,7 +20,7 @@ def sample_timesteps(count: int, generator: torch.Generator, *, num_timesteps: i
     normal = torch.randn(count, generator=generator)
     timesteps = (torch.sigmoid(1.1 * normal) * num_timesteps).long()
     late = torch.randint(num_timesteps * 3 // 4, num_timesteps, (count,), generator=generator)
-    is_late = torch.arange(count) % 4 == 0
+    is_late = torch.randperm(count, generator=generator) < round(noisy_frac * count)
     return torch.where(is_late, late, timesteps).clamp(0, num_timesteps - 1)
 
 

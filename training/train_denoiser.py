@@ -32,7 +32,7 @@ from training.train_autoencoder import load_start
 from training.trainer import TrainerConfig, make_parser, start
 from training.world.caption import make_caption
 from training.world.render import draw_truth_maps, render
-from training.world.scene import COLOURS, KINDS, sample_scene
+from training.world.scene import COLOURS, FIRST_HELD_OUT_SEED, KINDS, Scene, sample_scene
 
 DEFAULTS = TrainerConfig(
     run_dir="training_runs/denoiser",
@@ -46,6 +46,7 @@ DEFAULTS = TrainerConfig(
 TRUTH_CELL_PX = 16  # the aligned layer has half the resolution of the latents
 ALIGNMENT_WEIGHT = 0.2
 SLOT_WEIGHT = 0.1
+DUO_STRIDE = 20_000_003  # between the seeds that sample_duo tries
 EMPTY_CAPTION_FRAC = 0.1
 SHEET_PROMPTS = (
     "a red house in a meadow",
@@ -126,19 +127,33 @@ class SceneBatch:
     captions: list[str]
 
 
-class SceneBatches(Dataset):
-    """Batch number -> drawn batch; which scenes it holds depends on the number alone."""
+def sample_duo(seed: int) -> Scene:
+    """Draw training scenes from a series of seeds until one shows two different things."""
+    for candidate in range(seed, FIRST_HELD_OUT_SEED, DUO_STRIDE):
+        scene = sample_scene(candidate)
+        if len({thing.kind for thing in scene.objects}) == len(scene.objects) == 2:
+            return scene
+    raise ValueError(f"no seed from {seed} on shows two different things")
 
-    def __init__(self, batch_size: int, num_batches: int, image_px: int) -> None:
+
+class SceneBatches(Dataset):
+    """Batch number -> drawn batch; which scenes it holds depends on the number alone.
+
+    Units: duo_frac 0..1, share of a batch that must show two different things (the world has two in five).
+    """
+
+    def __init__(self, batch_size: int, num_batches: int, image_px: int, duo_frac: float = 0.0) -> None:
         self._batch_size, self._num_batches, self._image_px = batch_size, num_batches, image_px
+        self._num_duos = round(duo_frac * batch_size)
 
     def __len__(self) -> int:
         return self._num_batches
 
     def __getitem__(self, step: int) -> SceneBatch:
         pictures, kinds, colours, captions = [], [], [], []
-        for seed in range(step * self._batch_size, (step + 1) * self._batch_size):
-            scene = sample_scene(seed)
+        first_seed = step * self._batch_size
+        for seed in range(first_seed, first_seed + self._batch_size):
+            scene = sample_duo(seed) if seed - first_seed < self._num_duos else sample_scene(seed)
             rng = np.random.default_rng([seed, 1])
             pictures.append(render(scene).rgb)
             kind_map, colour_map = draw_truth_maps(scene, self._image_px // TRUTH_CELL_PX)
@@ -153,7 +168,15 @@ class DenoiserObjective:
 
     adamw_names = ("conv_in", "conv_out", "embedding", "embeddings", "slot_head")
 
-    def __init__(self, autoencoder_start: Path, *, image_px: int = 256, num_workers: int = 1) -> None:
+    def __init__(
+        self,
+        autoencoder_start: Path,
+        *,
+        image_px: int = 256,
+        num_workers: int = 1,
+        duo_frac: float = 0.0,
+        noisy_frac: float = 0.25,
+    ) -> None:
         torch.manual_seed(0)
         self.vae, self._encoder = load_start(autoencoder_start)
         self.tokenizer = make_tokenizer()
@@ -168,6 +191,7 @@ class DenoiserObjective:
         unet.up_blocks[0].register_forward_hook(self._keep_hidden)
         self._alpha_bar = make_alpha_bar()
         self._num_workers, self._image_px = num_workers, image_px
+        self._duo_frac, self._noisy_frac = duo_frac, noisy_frac
         self._stream: tuple[int, Iterator[SceneBatch]] | None = None
 
     def _keep_hidden(self, _module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
@@ -177,7 +201,7 @@ class DenoiserObjective:
         """Return the batch of this step; worker processes draw ahead."""
         if self._stream is None or self._stream[0] != step:
             loader = DataLoader(
-                SceneBatches(batch_size, 2**31 // batch_size, self._image_px),
+                SceneBatches(batch_size, 2**31 // batch_size, self._image_px, self._duo_frac),
                 batch_size=None,
                 sampler=range(step, 2**31 // batch_size),
                 num_workers=self._num_workers,
@@ -194,7 +218,7 @@ class DenoiserObjective:
         with torch.no_grad():
             pictures = F.interpolate(to_tensor(batch.pictures).to(device), size=self._image_px, mode="area")
             x0 = self._encoder.to(device)(pictures).float()
-        timesteps = sample_timesteps(len(x0), generator)
+        timesteps = sample_timesteps(len(x0), generator, noisy_frac=self._noisy_frac)
         eps = torch.randn(x0.shape, generator=generator).to(device)
         noisy, target = make_v_target(x0, eps, self._alpha_bar[timesteps])
         text = self.modules["text_encoder"](self.to_ids(batch.captions).to(device)).last_hidden_state
@@ -264,11 +288,17 @@ def main() -> None:
     parser.add_argument("--autoencoder-start", default="training_runs/autoencoder/start.safetensors")
     parser.add_argument("--num-workers", type=int, default=1, help="processes that draw scenes")
     parser.add_argument("--image-px", type=int, default=256, help="128 for a head start on small pictures")
+    parser.add_argument("--duo-frac", type=float, default=0.0, help="least share of scenes with two different things")
+    parser.add_argument("--noisy-frac", type=float, default=0.25, help="share of draws in the noisiest quarter")
     parser.add_argument("--start-from", type=Path, help="a shipped model to go on from instead of random weights")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
     objective = DenoiserObjective(
-        Path(arguments.autoencoder_start), image_px=arguments.image_px, num_workers=arguments.num_workers
+        Path(arguments.autoencoder_start),
+        image_px=arguments.image_px,
+        num_workers=arguments.num_workers,
+        duo_frac=arguments.duo_frac,
+        noisy_frac=arguments.noisy_frac,
     )
     if arguments.start_from is not None:
         objective.load_shipped(arguments.start_from)

@@ -14,9 +14,9 @@ from training.export import Gate, build_pipeline, check_gates, load_averaged, wr
 from training.objectives import make_v_target, sample_timesteps, slot_loss, truth_alignment_loss
 from training.text_side import MAX_TOKENS, UNSTATED, make_slots, make_tokenizer
 from training.train_autoencoder import load_start, write_start, write_start_from
-from training.train_denoiser import DEFAULTS, DenoiserObjective, SceneBatches
+from training.train_denoiser import DEFAULTS, DenoiserObjective, SceneBatches, sample_duo
 from training.trainer import Trainer
-from training.world.caption import split_words, vocabulary
+from training.world.caption import read_caption, split_words, vocabulary
 from training.world.scene import KINDS, is_held_out, sample_scene
 
 
@@ -39,8 +39,11 @@ def test_tokenizer_splits_words_like_the_captions_do() -> None:
 def test_timesteps_cover_the_noisy_end() -> None:
     timesteps = sample_timesteps(6400, torch.Generator().manual_seed(0))
     assert timesteps.min() >= 0 and timesteps.max() <= 999
-    assert (timesteps[::4] >= 750).all()
-    assert 0.2 < (timesteps < 400).float().mean() < 0.5
+    assert 0.2 < (timesteps < 400).float().mean() < 0.4
+    for noisy_frac in (0.0, 0.25, 0.75):
+        timesteps = sample_timesteps(6400, torch.Generator().manual_seed(0), noisy_frac=noisy_frac)
+        expected = noisy_frac + (1 - noisy_frac) * 0.159  # of the logit-normal draws, 16 % lie up there anyway
+        assert (timesteps >= 750).float().mean() == pytest.approx(expected, abs=0.02)
 
 
 def test_velocity_target_recovers_both_parts() -> None:
@@ -85,6 +88,13 @@ def test_batches_depend_on_the_step_alone_and_obey_the_hold_out_rule() -> None:
     assert np.array_equal(first.pictures, again.pictures) and first.captions == again.captions
     assert first.kinds.shape == (3, 8, 8)
     assert not any(is_held_out(sample_scene(seed)) for seed in range(200))
+
+
+def test_a_share_of_a_batch_can_be_kept_for_two_things() -> None:
+    assert all(len({thing.kind for thing in sample_duo(seed).objects}) == 2 for seed in range(40))
+    assert not any(is_held_out(sample_duo(seed)) for seed in range(40))
+    captions = SceneBatches(8, 100, 64, duo_frac=1.0)[3].captions
+    assert all(len(read_caption(caption)[0]) == 2 for caption in captions if caption)
 
 
 def test_two_steps_then_export_to_plain_diffusers(tmp_path: Path) -> None:

@@ -152,9 +152,9 @@ def _describe_objects(scene: Scene, rng: np.random.Generator) -> str:
     first, second = (things[i] for i in rng.permutation(2))
     relation = find_relation(first, second)
     draw = rng.random()
-    if draw < 0.66:
+    if draw < 0.74:
         link = str(rng.choice(_RELATION_WORDS[relation]))
-    elif draw < 0.74 and relation in ("left of", "right of"):
+    elif draw < 0.8 and relation in ("left of", "right of"):
         link = str(rng.choice(_NEXT_TO))
     else:
         link = "and"
