@@ -38,6 +38,9 @@ POLL_S = 0.2
 FRAME_S = 0.08
 MAX_PORT = 65535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MEMORY_SENTENCE = (
+    "This run needs more memory than there is; ask for fewer or smaller pictures, or start with --offload."
+)
 NEUTRAL_SENTENCE = "Something went wrong on our side; the log of the server says what. Please try again."
 Updates = dict[str, Any]
 Handler = Callable[..., "Iterator[Updates] | Updates"]
@@ -221,9 +224,9 @@ def make_listener(
                     yield to_gradio(handler, update, outputs)
         except UserError as error:
             sentence = str(error)
-        except Exception:
+        except Exception as error:
             logger.exception("%s failed", describe(handler))
-            sentence = NEUTRAL_SENTENCE
+            sentence = MEMORY_SENTENCE if is_out_of_memory(error) else NEUTRAL_SENTENCE
         else:
             return
         if error_output is not None:
@@ -238,6 +241,12 @@ def make_listener(
         [inspect.Parameter(name, kind) for name in names]
     )
     return listener
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether a device or the machine ran out of memory; torch's own error by its name, as torch may be absent."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return not names.isdisjoint(("OutOfMemoryError", "MemoryError"))
 
 
 def iterate(updates: Iterator[Updates] | Updates) -> Generator[Updates, None, None]:

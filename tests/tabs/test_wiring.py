@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+import torch
 from PIL import Image
 
 from pipelines import Progress, UserError
@@ -84,6 +85,16 @@ def test_any_other_error_reaches_the_log_and_not_the_page(
         list(make_listener(on_bug, {}, outputs)())
     assert caught.value.message == wiring.NEUTRAL_SENTENCE
     assert "secret detail" in caplog.text and "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_full_memory_is_told_with_what_helps(outputs: dict[str, Any], error: Exception) -> None:
+    def on_large() -> dict[str, Any]:
+        raise error
+
+    with pytest.raises(gr.Error) as caught:
+        list(make_listener(on_large, {}, outputs)())
+    assert caught.value.message == wiring.MEMORY_SENTENCE
 
 
 def test_an_update_of_an_unknown_output_is_a_bug(outputs: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
