@@ -1,12 +1,11 @@
 """Recipe: UNet and text side of `storybook`, trained jointly on scenes that are drawn as they are needed.
 
     python -m training.train_denoiser --minutes 20 --image-px 128 --batch-size 96
-    python -m training.train_denoiser --minutes 60 --resume
+    python -m training.train_denoiser --resume --minutes 10 --image-px 128 --duo-frac 0.7 --noisy-frac 0.6
+    python -m training.train_denoiser --minutes 120 --resume --duo-frac 0.5 --noisy-frac 0.35
 
-The first line is a head start: half-size pictures cost a quarter and teach words, colours and places.
-v-prediction with zero terminal SNR, logit-normal timesteps, Muon, and truth alignment: a small head on the first
-up block must name class and colour of each cell, which teaches words to bind to places; another on the last text
-tokens must name what stands where (`text_side.SlotHead`), which teaches word order. The heads are not exported.
+Half-size pictures teach words and colours at a quarter of the price, pairs in much noise teach places (order), full
+size the rest. v-prediction, Muon; two heads that are not exported bind words to places: `TruthHead`, `SlotHead`.
 """
 
 from __future__ import annotations
