@@ -126,7 +126,8 @@ class _Loop:
                 latents = hook.init(latents, ctx)
         for _, hook in hooks:
             latents = hook.before_unet(latents, ctx)
-        has_plain_guidance = not at["combine"] and not at["predict"]
+        # A technique that patches the model may tell the halves apart, so it always finds both.
+        has_plain_guidance = not any(point in t.points for t, _ in hooks for point in ("combine", "predict", "patch"))
 
         def call(latents: torch.Tensor, text: TextCond) -> Halves:
             return self._predict(latents, ctx.timestep, text, is_single=has_plain_guidance and ctx.guidance_scale == 1)

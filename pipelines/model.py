@@ -21,7 +21,7 @@ from pipelines.text_side import unknown_words as find_unknown_words
 
 @dataclass(frozen=True)
 class TextCond:
-    """Hold both halves of the text condition.
+    """Hold both halves of the text condition, and the prompt in words ("" if the rows have different ones).
 
     Shapes: hidden_*: (1, m, e), or (b, m, e) with one row per picture; pooled_*: (1 or b, p), p = 0 if the family has
             none; time_ids: (1, 6) picture sizes, or (1, 0).
@@ -32,6 +32,7 @@ class TextCond:
     pooled_uncond: torch.Tensor
     pooled_cond: torch.Tensor
     time_ids: torch.Tensor
+    prompt: str = ""
 
 
 class StepTimer:

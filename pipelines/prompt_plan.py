@@ -62,7 +62,7 @@ class PromptPlan:
 
     def describe(self, index: int) -> str:
         """Make the prompt of one thing alone, in the same setting: "a red boat, night sky, watercolor"."""
-        return self.front + _append(self.objects[index].phrase, self.setting)
+        return self.front + join_phrases(self.objects[index].phrase, self.setting)
 
 
 def plan_prompt(prompt: str) -> PromptPlan:
@@ -90,7 +90,7 @@ def plan_prompt(prompt: str) -> PromptPlan:
             settings.append(prompt[cut.end() : end].strip())
     setting = ""
     for part in settings:
-        setting = _append(setting, part) if setting else part
+        setting = join_phrases(setting, part) if setting else part
     return PromptPlan(tuple(objects), tuple(relations), setting, prompt[:start].lstrip())
 
 
@@ -140,8 +140,8 @@ def _read_object(prompt: str, begin: int, end: int, *, needs_determiner: bool) -
     )
 
 
-def _append(text: str, part: str) -> str:
-    """Join two parts of a prompt; a preposition follows directly, anything else after a comma."""
+def join_phrases(text: str, part: str) -> str:
+    """Join two parts of a prompt: a preposition follows directly, anything else after a comma."""
     if not text or not part:
         return text or part
     is_direct = part.lower().startswith(("in ", "on ", "at ", "by ", "with ", "during ", "inside ", "before "))

@@ -66,7 +66,7 @@ def encode_prompt(model: ModelBundle, prompt: str, negative_prompt: str = "", *,
     # Original size, crop corner, target size; height comes first in this family.
     sizes = [height_px, width_px, 0, 0, height_px, width_px] if cond.pooled.shape[-1] else []
     time_ids = torch.tensor([sizes], dtype=torch.float32, device=model.plan.device)
-    return TextCond(uncond.hidden, cond.hidden, uncond.pooled, cond.pooled, time_ids)
+    return TextCond(uncond.hidden, cond.hidden, uncond.pooled, cond.pooled, time_ids, prompt)
 
 
 def _encode_cached(model: ModelBundle, prompt: str) -> PromptEncoding:

@@ -10,7 +10,11 @@ from tests.source_rules import Source, dotted, imports, is_stdlib, make_source
 
 SOURCES = rules.load_sources()
 BACKENDS = ("storybook", "sd15", "sdxl")
-TECHNIQUE_PARTS = ("types", "params", "errors", "model", "schedules", "cfg_batch", "attention", "techniques.base")
+TECHNIQUE_PARTS = (
+    *("types", "params", "errors", "model", "schedules", "cfg_batch", "attention", "techniques.base"),
+    # What several techniques share: maps from attention, boxes, the reading and encoding of prompts.
+    *("attention_maps", "layout", "prompt_plan", "text_side"),
+)
 TOP_LEVEL = ("app", "tabs", "pipelines", "training", "benchmarks", "tests")
 MAY_IMPORT = {
     "app.py": ("tabs", "pipelines"),

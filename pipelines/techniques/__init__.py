@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from pipelines.techniques.cfg_rescale import CfgRescale
+from pipelines.techniques.regional_attention import RegionalAttention
+from pipelines.techniques.s_cfg import SCfg
 
-TECHNIQUES = (CfgRescale,)
+TECHNIQUES = (CfgRescale, SCfg, RegionalAttention)

@@ -1,0 +1,63 @@
+"""From recorded attention to maps per token: which layers, averaged, smoothed, and the tokens that carry meaning.
+
+Pure functions of tensors and of a recorder's maps; who records, and when, is the technique's affair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from pipelines.attention import AttentionLayer
+from pipelines.model import ModelBundle
+
+
+def count_prompt_tokens(model: ModelBundle, prompt: str) -> int:
+    """Count the tokens of a prompt as the encoder reads it, with start and end, without padding."""
+    side = model.sides[0]
+    with side.lock:
+        return len(side.tokenizer(prompt, truncation=True, max_length=side.max_tokens, padding=False)["input_ids"])
+
+
+def to_grid(num_cells: int, size_cells: tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) of a layer's grid from its number of cells and the size of the latents.
+
+    Raises: ValueError if no halving of the latents has that many cells.
+    """
+    height, width = size_cells
+    while height * width > num_cells:
+        height, width = -(-height // 2), -(-width // 2)
+    if height * width != num_cells:
+        raise ValueError(f"{num_cells} cells are no grid of latents of {size_cells[0]} x {size_cells[1]} cells")
+    return height, width
+
+
+def average_layers(maps: Mapping[str, torch.Tensor], layers: Sequence[AttentionLayer]) -> torch.Tensor:
+    """Average recorded maps over heads and over layers of one grid.
+
+    Shapes:  maps[name] (b, heads, n, m); returns (b, n, m) float32.
+    Raises:  ValueError if none of the layers was recorded.
+    """
+    found = [maps[layer.name].float().mean(1) for layer in layers if layer.name in maps]
+    if not found:
+        raise ValueError(f"no map was recorded of {[layer.name for layer in layers]}")
+    return torch.stack(found).mean(0)
+
+
+def smooth(maps: torch.Tensor) -> torch.Tensor:
+    """Smooth maps with a 3 x 3 kernel, edges reflected.
+
+    Shapes: (..., h, w), the same back.
+    Source: the kernel of the released code of Attend-and-Excite: exp(-((x - m) / (2 * 0.5))^2), that is 1 in the middle
+            to 0.368 beside it, wider than a Gaussian of that sigma.
+    """
+    line = maps.new_tensor([math.exp(-1), 1.0, math.exp(-1)])
+    kernel = line[:, None] * line[None, :]
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    # A line of one cell has nothing to reflect.
+    mode = "reflect" if min(maps.shape[-2:]) > 1 else "replicate"
+    padded = F.pad(flat, (1, 1, 1, 1), mode=mode)
+    return F.conv2d(padded, (kernel / kernel.sum())[None, None]).reshape(maps.shape)
