@@ -1,18 +1,19 @@
 """From recorded attention to maps per token: which layers, averaged, smoothed, and the tokens that carry meaning.
 
-Pure functions of tensors and of a recorder's maps; who records, and when, is the technique's affair.
+Functions of tensors and of recorded maps, and one observing pass; when to look is the technique's affair.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 
-from pipelines.attention import AttentionLayer
-from pipelines.model import ModelBundle
+from pipelines.attention import AttentionLayer, AttentionRecorder, patched
+from pipelines.model import ModelBundle, TextCond, run_unet
 
 
 def count_prompt_tokens(model: ModelBundle, prompt: str) -> int:
@@ -61,3 +62,42 @@ def smooth(maps: torch.Tensor) -> torch.Tensor:
     mode = "reflect" if min(maps.shape[-2:]) > 1 else "replicate"
     padded = F.pad(flat, (1, 1, 1, 1), mode=mode)
     return F.conv2d(padded, (kernel / kernel.sum())[None, None]).reshape(maps.shape)
+
+
+def observe(
+    model: ModelBundle, latents: torch.Tensor, timestep: int, text: TextCond, layers: Sequence[AttentionLayer]
+) -> dict[str, torch.Tensor]:
+    """Run the conditional half once and return the attention maps of some layers, with gradients if they are on.
+
+    Shapes:  latents (1, c, h, w) float32; text with one row.
+    Returns: layer name -> (1, heads, n, m); the prediction itself is dropped.
+    """
+    recorder = AttentionRecorder()
+    names = {layer.name for layer in layers}
+    added = {"text_embeds": text.pooled_cond, "time_ids": text.time_ids} if text.pooled_cond.shape[-1] else {}
+    with patched(model.unet, lambda layer: layer.name in names, recorder.make):
+        run_unet(model, latents, timestep, text.hidden_cond, added)
+    return recorder.maps
+
+
+def pick_row(text: TextCond, index: int) -> TextCond:
+    """Take the condition of one picture out of a batch; a condition that all share stays as it is."""
+    hidden, pooled = text.hidden_cond, text.pooled_cond
+    if len(hidden) > 1:
+        hidden, pooled = hidden[index : index + 1], pooled[index : index + 1]
+    return replace(text, hidden_cond=hidden, pooled_cond=pooled)
+
+
+def word_maps(
+    average: torch.Tensor, words: Sequence[Sequence[int]], num_tokens: int, size: tuple[int, int], sharpness: float
+) -> torch.Tensor:
+    """Make the competition of words for cells visible: softmax over the prompt's words alone, smoothed.
+
+    Shapes:  average (1, n, m) cross-attention; words: token positions of each word of interest; size (h, w), n cells.
+    Units:   num_tokens counts start and end; sharpness multiplies the probabilities before the softmax.
+    Returns: (k, h, w), the mean over a word's tokens.
+    Source:  Chefer et al. 2023, arXiv 2301.13826, section 4, and its released code (factor 100).
+    """
+    competing = (sharpness * average[0, :, 1 : num_tokens - 1]).softmax(dim=-1)
+    maps = [competing[:, [token - 1 for token in tokens]].mean(1).unflatten(0, size) for tokens in words]
+    return smooth(torch.stack(maps))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pipelines.techniques.attend_and_excite import AttendAndExcite
 from pipelines.techniques.cfg_rescale import CfgRescale
 from pipelines.techniques.regional_attention import RegionalAttention
 from pipelines.techniques.s_cfg import SCfg
 
-TECHNIQUES = (CfgRescale, SCfg, RegionalAttention)
+TECHNIQUES = (CfgRescale, SCfg, AttendAndExcite, RegionalAttention)
