@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from pipelines.attention import AttentionLayer, AttentionRecorder, patched
+from pipelines.attention import AttentionLayer, AttentionRecorder, KernelProcessor, Processor, patched
 from pipelines.model import ModelBundle, TextCond, run_unet
 
 
@@ -69,13 +69,20 @@ def observe(
 ) -> dict[str, torch.Tensor]:
     """Run the conditional half once and return the attention maps of some layers, with gradients if they are on.
 
+    Other techniques' processors step aside meanwhile: they expect both halves, and would not see theirs.
+
     Shapes:  latents (1, c, h, w) float32; text with one row.
     Returns: layer name -> (1, heads, n, m); the prediction itself is dropped.
     """
     recorder = AttentionRecorder()
     names = {layer.name for layer in layers}
+    plain = KernelProcessor(model.plan.kernel)
     added = {"text_embeds": text.pooled_cond, "time_ids": text.time_ids} if text.pooled_cond.shape[-1] else {}
-    with patched(model.unet, lambda layer: layer.name in names, recorder.make):
+
+    def make(layer: AttentionLayer, previous: Processor) -> Processor:
+        return recorder.make(layer, previous) if layer.name in names else plain
+
+    with patched(model.unet, lambda layer: True, make):
         run_unet(model, latents, timestep, text.hidden_cond, added)
     return recorder.maps
 
