@@ -137,24 +137,37 @@ class ParserModel(nn.Module):
         self.object_sizes = (1, kinds, colours, 4, 1 + kinds, 1 + colours)
         self.object_head = nn.Conv2d(3 * middle // 2, sum(self.object_sizes), 1)
         self.scene_sizes = (len(config.styles), len(config.backgrounds), len(config.lights))
+        num_pooled = 3 * sum(config.widths)
         self.scene_head = nn.Sequential(
-            nn.Linear(2 * (middle + coarsest), _SCENE_WIDTH), nn.SiLU(), nn.Linear(_SCENE_WIDTH, sum(self.scene_sizes))
+            nn.LayerNorm(num_pooled),
+            nn.Linear(num_pooled, _SCENE_WIDTH),
+            nn.SiLU(),
+            nn.Linear(_SCENE_WIDTH, sum(self.scene_sizes)),
         )
         with torch.no_grad():
             assert self.object_head.bias is not None
             self.object_head.bias[0] = -3.0  # objects are rare: start from a low score everywhere
 
+    def encode(self, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the grids of 4, 8, 16 and 32 px per cell."""
+        finest = self.stem(F.pixel_unshuffle(pictures, _PATCH_PX))
+        fine = self.down_8(finest)
+        coarse = self.down_16(fine)
+        return finest, fine, coarse, self.down_32(coarse)
+
+    def read_scene(self, grids: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Return the logits of style, background and light; a style is texture, so every grid counts."""
+        pooled = [torch.cat([grid.mean((2, 3)), grid.std((2, 3)), grid.amax((2, 3))], 1) for grid in grids]
+        return self.scene_head(torch.cat(pooled, 1)).split(self.scene_sizes, 1)
+
     def forward(self, pictures: torch.Tensor) -> ParserOutput:
         """Read a batch of pictures."""
-        fine = self.down_8(self.stem(F.pixel_unshuffle(pictures, _PATCH_PX)))
-        coarse = self.down_16(fine)
-        coarsest = self.down_32(coarse)
-        pooled = [pool for grid in (fine, coarsest) for pool in (grid.mean((2, 3)), grid.amax((2, 3)))]
-        scene = self.scene_head(torch.cat(pooled, 1))
+        grids = self.encode(pictures)
+        style, background, light = self.read_scene(grids)
+        _, fine, coarse, coarsest = grids
         coarse = self.up_16(coarse + F.interpolate(self.lift_16(coarsest), scale_factor=2.0))
         fine = self.up_8(fine + F.interpolate(self.lift_8(coarse), scale_factor=2.0))
         score, kind, colour, box, cell_kind, cell_colour = self.object_head(fine).split(self.object_sizes, 1)
-        style, background, light = scene.split(self.scene_sizes, 1)
         return ParserOutput(score[:, 0], kind, colour, box, cell_kind, cell_colour, style, background, light)
 
 
@@ -271,7 +284,7 @@ def _scale_boxes(scene: ParsedScene, to_size: tuple[int, int], from_size: tuple[
 
 def config_to_json(config: ParserConfig) -> dict[str, object]:
     """Return the configuration as plain values, for `config.json`."""
-    return {"format": "limelight-scene-parser-1", **asdict(config)}
+    return {"format": "limelight-scene-parser-2", **asdict(config)}
 
 
 def config_from_json(values: dict[str, object]) -> ParserConfig:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from pipelines.errors import UserError
@@ -28,6 +28,7 @@ from training.data import draw_pictures, to_tensor
 from training.text_side import make_text_encoder, make_tokenizer
 from training.train_autoencoder import LAPPED_FILE, load_start
 from training.train_denoiser import make_schedule, make_unet
+from training.trainer import load_averaged
 from training.world.caption import object_phrase
 from training.world.scene import COLOURS, FIRST_HELD_OUT_SEED, KINDS, is_held_out_pair
 
@@ -47,18 +48,6 @@ class Gate:
     def passed(self) -> bool:
         """Say whether the value reaches the minimum."""
         return self.value >= self.minimum
-
-
-def load_averaged(run_dir: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read the averaged weights and the progress record of a run.
-
-    Raises: UserError if the run has no checkpoint.
-    """
-    path = run_dir / "checkpoint.safetensors"
-    if not path.exists():
-        raise UserError(f"{run_dir} has no checkpoint; run the recipe first.")
-    weights = {key[4:]: value for key, value in load_file(path).items() if key.startswith("ema.")}
-    return weights, json.loads((run_dir / "progress.json").read_text())
 
 
 def build_vae(run_dir: Path, weights: dict[str, torch.Tensor]) -> AutoencoderKL:

@@ -1,11 +1,11 @@
 """Recipe: UNet and text side of `storybook`, trained jointly on scenes that are drawn as they are needed.
 
-    python -m training.train_denoiser --minutes 20 --image-px 128 --batch-size 96
+    python -m training.train_denoiser --minutes 20 --image-px 128 --batch-size 96 --logit-mean 0
     python -m training.train_denoiser --resume --minutes 10 --image-px 128 --duo-frac 0.7 --noisy-frac 0.6
-    python -m training.train_denoiser --minutes 120 --resume --duo-frac 0.5 --noisy-frac 0.35
+    python -m training.train_denoiser --resume --minutes 120
 
-Half-size pictures teach words and colours at a quarter of the price, pairs in much noise teach places (order), full
-size the rest. v-prediction, Muon; two heads that are not exported bind words to places: `TruthHead`, `SlotHead`.
+Half-size pictures teach words and colours cheaply, pairs in much noise teach order, full size in less noise the rest.
+v-prediction, Muon; two heads that are not exported bind words to places: `TruthHead` and `text_side.SlotHead`.
 """
 
 from __future__ import annotations
@@ -175,6 +175,7 @@ class DenoiserObjective:
         num_workers: int = 1,
         duo_frac: float = 0.0,
         noisy_frac: float = 0.25,
+        logit_mean: float = -0.5,
     ) -> None:
         torch.manual_seed(0)
         self.vae, self._encoder = load_start(autoencoder_start)
@@ -190,7 +191,7 @@ class DenoiserObjective:
         unet.up_blocks[0].register_forward_hook(self._keep_hidden)
         self._alpha_bar = make_alpha_bar()
         self._num_workers, self._image_px = num_workers, image_px
-        self._duo_frac, self._noisy_frac = duo_frac, noisy_frac
+        self._duo_frac, self._noisy_frac, self._logit_mean = duo_frac, noisy_frac, logit_mean
         self._stream: tuple[int, Iterator[SceneBatch]] | None = None
 
     def _keep_hidden(self, _module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
@@ -217,7 +218,7 @@ class DenoiserObjective:
         with torch.no_grad():
             pictures = F.interpolate(to_tensor(batch.pictures).to(device), size=self._image_px, mode="area")
             x0 = self._encoder.to(device)(pictures).float()
-        timesteps = sample_timesteps(len(x0), generator, noisy_frac=self._noisy_frac)
+        timesteps = sample_timesteps(len(x0), generator, noisy_frac=self._noisy_frac, logit_mean=self._logit_mean)
         eps = torch.randn(x0.shape, generator=generator).to(device)
         noisy, target = make_v_target(x0, eps, self._alpha_bar[timesteps])
         text = self.modules["text_encoder"](self.to_ids(batch.captions).to(device)).last_hidden_state
@@ -289,6 +290,7 @@ def main() -> None:
     parser.add_argument("--image-px", type=int, default=256, help="128 for a head start on small pictures")
     parser.add_argument("--duo-frac", type=float, default=0.0, help="least share of scenes with two different things")
     parser.add_argument("--noisy-frac", type=float, default=0.25, help="share of draws in the noisiest quarter")
+    parser.add_argument("--logit-mean", type=float, default=-0.5, help="of the other draws; lower is less noise")
     parser.add_argument("--start-from", type=Path, help="a shipped model to go on from instead of random weights")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
@@ -298,6 +300,7 @@ def main() -> None:
         num_workers=arguments.num_workers,
         duo_frac=arguments.duo_frac,
         noisy_frac=arguments.noisy_frac,
+        logit_mean=arguments.logit_mean,
     )
     if arguments.start_from is not None:
         objective.load_shipped(arguments.start_from)

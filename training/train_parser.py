@@ -1,7 +1,7 @@
 """Recipe: the scene parser, the measuring instrument of all figures.
 
     python -m training.train_parser --minutes 25 --resume
-    python -m training.train_parser --minutes 0 --resume --export assets/parser
+    python -m training.train_parser --minutes 6 --scene-only --start-from training_runs/parser --export assets/parser
 
 It learns from drawn scenes and their exact truth alone, worn by `wear.py`, never from a model's pictures.
 """
@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -21,13 +22,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipelines.scene_parser import ParserConfig, ParserModel, ParserOutput, SceneParser, config_to_json
 from training.parser_data import ParserBatch, draw_batch
 from training.parser_figures import measure_parser
-from training.trainer import Trainer, TrainerConfig, count_parameters, make_parser, start
+from training.trainer import Trainer, TrainerConfig, count_parameters, load_averaged, make_parser, start
 from training.world.scene import BACKGROUNDS, COLOURS, FIRST_HELD_OUT_SEED, KINDS, LIGHTS, STYLES
 
 DEFAULTS = TrainerConfig(
@@ -44,6 +45,7 @@ DEFAULTS = TrainerConfig(
 )
 FIRST_SEED = 700_000_000
 CHECK_SEED = 900_000_000  # training split, used only to look at progress
+SCENE_SEED = 800_000_000  # of the second stage
 CLEAN_STEPS = 250  # the first steps see no wear and mostly crowds: shapes come first
 NUM_CHECKED = 96
 
@@ -61,8 +63,15 @@ class ParserObjective:
 
     adamw_names: tuple[str, ...] = ("stem.0", "head")
 
-    def __init__(self, config: ParserConfig | None = None, *, is_ahead: bool = True) -> None:
+    def __init__(
+        self,
+        config: ParserConfig | None = None,
+        *,
+        is_ahead: bool = True,
+        draw: Callable[[int, int], ParserBatch] | None = None,
+    ) -> None:
         torch.manual_seed(0)
+        self._draw = draw or draw_step
         self.config = config or make_config()
         self.model = ParserModel(self.config)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -76,10 +85,10 @@ class ParserObjective:
     def make_batch(self, step: int, batch_size: int) -> ParserBatch:
         """Return the batch of this step, and have the next ones drawn meanwhile."""
         if self._pool is None:
-            return draw_step(step, batch_size)
+            return self._draw(step, batch_size)
         for key in ((step + offset, batch_size) for offset in range(4)):
             if key not in self._ahead:
-                self._ahead[key] = self._pool.submit(draw_step, *key)
+                self._ahead[key] = self._pool.submit(self._draw, *key)
         return self._ahead.pop((step, batch_size)).result()
 
     def close(self) -> None:
@@ -108,6 +117,51 @@ class ParserObjective:
                 sheet.paste(mistake.image, (256 * column, 0))
             sheet.save(path)
         return figures | {f"worn_{name}": value for name, value in worn.items()}
+
+
+class SceneObjective(ParserObjective):
+    """Second stage: only the head that reads style, background and light learns, everything else stays fixed.
+
+    It costs a fraction of the first stage, and objects are read exactly as before.
+    """
+
+    def __init__(self, config: ParserConfig | None = None, *, is_ahead: bool = True) -> None:
+        super().__init__(config, is_ahead=is_ahead, draw=draw_scene_step)
+        self.model.requires_grad_(False)
+        self.model.scene_head.requires_grad_(True)
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Take everything that fits from a run folder or from a shipped parser; returns how that was trained."""
+        if (folder / "checkpoint.safetensors").exists():
+            weights, recipe = load_averaged(folder)
+            weights = {name.removeprefix("parser."): value for name, value in weights.items()}
+        else:
+            weights = load_file(folder / "model.safetensors")
+            recipe = json.loads((folder / "config.json").read_text(encoding="utf-8"))["recipe"]
+        own = self.model.state_dict()
+        fitting = {
+            name: value.float() for name, value in weights.items() if name in own and value.shape == own[name].shape
+        }
+        self.model.load_state_dict({**own, **fitting})
+        return recipe
+
+    def compute_loss(self, batch: ParserBatch, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss of the scene head on features of the fixed trunk."""
+        self.model.eval()  # the trunk's batch statistics are part of what stays fixed
+        device = next(self.model.parameters()).device
+        pictures = batch.pictures.to(device).float() / (255 / 2) - 1
+        with torch.no_grad():
+            grids = self.model.encode(pictures.contiguous(memory_format=torch.channels_last))
+        names = self.model.read_scene(tuple(grid.float() for grid in grids))
+        truth = batch.scene.to(device)
+        parts = [F.cross_entropy(logits.float(), truth[:, index]) for index, logits in enumerate(names)]
+        named = dict(zip(("style", "background", "light"), (part.item() for part in parts)))
+        return torch.stack(parts).sum(), named
+
+
+def draw_scene_step(step: int, batch_size: int) -> ParserBatch:
+    """Draw a batch of the second stage: mostly scenes of the world, most of them worn."""
+    return draw_batch(SCENE_SEED + step * batch_size, batch_size, crowd_frac=0.15, worn_frac=0.7)
 
 
 def draw_step(step: int, batch_size: int) -> ParserBatch:
@@ -172,7 +226,13 @@ def scene_losses(output: ParserOutput, batch: ParserBatch) -> dict[str, torch.Te
     }
 
 
-def export_parser(trainer: Trainer, objective: ParserObjective, folder: Path, num_measured: int) -> dict[str, Any]:
+def export_parser(
+    trainer: Trainer,
+    objective: ParserObjective,
+    folder: Path,
+    num_measured: int,
+    first_stage: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write the averaged weights (float16), the configuration with its measured figures, and the manifest.
 
     Returns: the figures on held-out scenes, clean and worn.
@@ -188,8 +248,9 @@ def export_parser(trainer: Trainer, objective: ParserObjective, folder: Path, nu
     figures["score_threshold"] = objective.config.score_threshold
     figures["clean"], _ = measure_parser(parser, FIRST_HELD_OUT_SEED, num_measured)
     figures["worn"], _ = measure_parser(parser, FIRST_HELD_OUT_SEED, num_measured, is_worn=True)
-    scenes_seen = trainer.step * trainer.config.batch_size
-    recipe = {**asdict(trainer.config), "scenes_seen": scenes_seen, "parameters": count_parameters([model])}
+    recipe = {**asdict(trainer.config), "scenes_seen": trainer.scenes_seen, "parameters": count_parameters([model])}
+    if first_stage is not None:
+        recipe["first_stage"] = {name: value for name, value in first_stage.items() if name != "run_dir"}
     del recipe["run_dir"]
     about = {**config_to_json(objective.config), "recipe": recipe, "held_out_accuracy": figures}
     (folder / "config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -213,12 +274,23 @@ def main() -> None:
     parser = make_parser(__doc__, DEFAULTS)
     parser.add_argument("--export", type=Path, default=None, help="write weights, configuration and manifest here")
     parser.add_argument("--num-measured", type=int, default=2000, help="held-out scenes to measure at export")
+    parser.add_argument("--scene-only", action="store_true", help="second stage: style, background and light alone")
+    parser.add_argument("--start-from", type=Path, help="run folder or shipped parser that --scene-only begins with")
     arguments = parser.parse_args()
-    objective = ParserObjective()
+    first_stage = None
+    objective: ParserObjective
+    if arguments.scene_only:
+        objective = scene = SceneObjective()
+        if arguments.start_from is not None:
+            first_stage = scene.load(arguments.start_from)
+        arguments.run_dir = f"{arguments.run_dir}_scene"
+    else:
+        objective = ParserObjective()
     trainer = start(objective, arguments)
     objective.close()
     if arguments.export is not None:
-        print(json.dumps(export_parser(trainer, objective, arguments.export, arguments.num_measured), indent=1))
+        figures = export_parser(trainer, objective, arguments.export, arguments.num_measured, first_stage)
+        print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

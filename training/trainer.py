@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pipelines.errors import UserError
 from training.optimizers import MuonAdamW
 
 
@@ -188,6 +189,18 @@ class Trainer:
         self.optimizer.load_state(groups["opt"])
         progress = json.loads((self.run_dir / "progress.json").read_text())
         self.step, self.scenes_seen = int(progress["step"]), int(progress["scenes_seen"])
+
+
+def load_averaged(run_dir: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read the averaged weights and the progress record of a run.
+
+    Raises: UserError if the run has no checkpoint.
+    """
+    path = run_dir / "checkpoint.safetensors"
+    if not path.exists():
+        raise UserError(f"{run_dir} has no checkpoint; run the recipe first.")
+    weights = {key[4:]: value for key, value in load_file(path).items() if key.startswith("ema.")}
+    return weights, json.loads((run_dir / "progress.json").read_text())
 
 
 def make_parser(description: str | None, defaults: TrainerConfig) -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ from training.train_parser import (
     DEFAULTS,
     FIRST_SEED,
     ParserObjective,
+    SceneObjective,
     draw_step,
     export_parser,
     make_config,
@@ -145,6 +146,25 @@ def test_a_run_ends_in_files_that_load(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "parser" / "MANIFEST.json").read_text())
     for name, row in manifest["files"].items():
         assert hashlib.sha256((tmp_path / "parser" / name).read_bytes()).hexdigest() == row["sha256"]
+
+
+def test_the_second_stage_moves_the_scene_head_alone(tmp_path: Path) -> None:
+    first = Trainer(ParserObjective(TINY, is_ahead=False), config_for(tmp_path / "first"))
+    first.train_step()
+    first.save()
+    second = SceneObjective(TINY, is_ahead=False)
+    assert second.load(tmp_path / "first")["step"] == 1
+    trainer = Trainer(second, config_for(tmp_path / "second"))
+    for _ in range(2):
+        assert all(np.isfinite(value) for value in trainer.train_step().values())
+    for name, value in second.modules.state_dict().items():
+        is_kept = torch.equal(value, first.ema[name]) and torch.equal(trainer.ema[name], value)
+        assert is_kept is not name.startswith("parser.scene_head"), name
+    folder = tmp_path / "parser"
+    export_parser(trainer, second, folder, num_measured=2, first_stage={"scenes_seen": 2})
+    third = SceneObjective(TINY, is_ahead=False)
+    assert third.load(folder)["first_stage"] == {"scenes_seen": 2}
+    assert torch.allclose(third.model.stem[0].conv.weight, second.model.stem[0].conv.weight, atol=1e-3)
 
 
 def test_drawing_ahead_gives_the_same_batches() -> None:
