@@ -103,7 +103,7 @@ def word_maps(
     Shapes:  average (1, n, m) cross-attention; words: token positions of each word of interest; size (h, w), n cells.
     Units:   num_tokens counts start and end; sharpness multiplies the probabilities before the softmax.
     Returns: (k, h, w), the mean over a word's tokens.
-    Source:  Chefer et al. 2023, arXiv 2301.13826, section 4, and its released code (factor 100).
+    Source:  Chefer et al. 2023, arXiv 2301.13826, and its released code (factor 100).
     """
     competing = (sharpness * average[0, :, 1 : num_tokens - 1]).softmax(dim=-1)
     maps = [competing[:, [token - 1 for token in tokens]].mean(1).unflatten(0, size) for tokens in words]

@@ -34,7 +34,7 @@ class AttendAndExcite:
     Units:  step_frac is the length of one update as a share of the latents' own length, at full loss; 0 is plain
             sampling, bit for bit. max_refinements limits the repeated updates of one step.
     Points: before_unet.
-    Source: Chefer et al. 2023, arXiv 2301.13826, algorithm 1, and its released code.
+    Source: Chefer et al. 2023, arXiv 2301.13826, and its released code.
     Differs: the update is normalised (step_frac times the loss), because a gradient's size depends on the model; the
              step indices 0, 10, 20 of 50 are shares of the run.
     """
@@ -114,7 +114,7 @@ def neglect(maps: torch.Tensor) -> torch.Tensor:
     """Return the loss of the most neglected word.
 
     Shapes: maps (k, h, w) in 0..1; returns a scalar in 0..1.
-    Source: arXiv 2301.13826, equation 1 and algorithm 1, line 5.
+    Source: arXiv 2301.13826.
     """
     return (1 - maps.flatten(1).amax(1)).clamp_min(0).amax()
 

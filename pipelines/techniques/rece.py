@@ -37,7 +37,7 @@ class Rece:
     Units:  concept is a noun; empty means the first thing of the prompt. strength is a fraction 0..1 of the edit; 0
             leaves the weights alone. rounds counts RECE's second look; 0 is UCE.
     Points: patch (weights of to_k and to_v of every cross-attention layer).
-    Source: Gandikota et al. 2024, UCE, arXiv 2308.14761, equation 7; Gong et al. 2024, RECE, arXiv 2407.12383, eq. 9.
+    Source: Gandikota et al. 2024, UCE, arXiv 2308.14761; Gong et al. 2024, RECE, arXiv 2407.12383.
     Differs: every edit of W has the form W M with one small matrix M for all layers, so M is what is solved for.
              All positions from the noun to the end are erased, because in a causal encoder they all carry it.
     """
@@ -151,7 +151,7 @@ def solve_uce(
     Returns: (e, e).
     Symbols: our keep = their lambda_1, our targets = c*; their e and p are 1 over the number of columns, so that both
              sets weigh the same however many words there are.
-    Source:  arXiv 2308.14761, equation 7, with W_new = W M.
+    Source:  arXiv 2308.14761, with W_new = W M.
     """
     erase_weight, keep_weight = 1 / erased.shape[1], 1 / kept.shape[1]
     eye = torch.eye(len(edit), dtype=edit.dtype, device=edit.device)
@@ -167,7 +167,7 @@ def find_revival(
     """Find the embeddings that make edited weights answer as the old ones answered to the concept.
 
     Shapes:  weights (out, e) of each layer before any edit; edit (e, e); erased (e, k); returns (e, k).
-    Source:  arXiv 2407.12383, equation 9: c' = (lambda I + sum W'^T W')^-1 (sum W'^T W) c, here with W' = W M.
+    Source:  arXiv 2407.12383: c' = (lambda I + sum W'^T W')^-1 (sum W'^T W) c, here with W' = W M.
     Differs: the sum is divided by its mean eigenvalue, so that `attack` means the same for every model.
     """
     gram = sum(weight.T @ weight for weight in weights)

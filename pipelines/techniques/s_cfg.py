@@ -101,7 +101,7 @@ def token_maps(
 
     Shapes:  maps[name] (b2, heads, n, m or n); returns (b2, m, h, w) float32; each map has a mean of 1.
     Symbols: S = self-attention, C = cross-attention of the same transformer block.
-    Source:  arXiv 2404.05384, section 4.1.
+    Source:  arXiv 2404.05384.
     """
     finest = max(layer.cells for layer in layers)
     found, size = [], (0, 0)
@@ -148,7 +148,7 @@ def even_out(
     Shapes:  pull (b, h, w), the length of cond - uncond; regions (b, m, h, w); foreground (b, h, w).
     Returns: (b, h, w): mean pull of the foreground over mean pull of the own region, limited and smoothed.
     Symbols: our scale = their gamma, our pull = the norm of their classifier score.
-    Source:  arXiv 2404.05384, section 4.2, with the limits of the released code.
+    Source:  arXiv 2404.05384, with the limits of the released code.
     """
     areas = regions.sum((2, 3)).clamp_min(1)
     own = (pull[:, None] * regions).sum((2, 3)) / areas
