@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class TextSide:
 
 @dataclass(frozen=True)
 class PromptEncoding:
-    """Hold one encoded prompt: hidden (1, m, e), pooled (1, p) with p = 0 where the family has none."""
+    """Hold encoded prompts: hidden (n, m, e), pooled (n, p) with p = 0 where the family has none."""
 
     hidden: torch.Tensor
     pooled: torch.Tensor
@@ -58,7 +59,6 @@ def encode_prompt(model: ModelBundle, prompt: str, negative_prompt: str = "", *,
     """
     from pipelines.model import TextCond
 
-    model.residence.place("text")
     uncond, cond = (_encode_cached(model, words) for words in (negative_prompt, prompt))
     if model.spec.zeros_for_empty and not negative_prompt:
         uncond = PromptEncoding(torch.zeros_like(cond.hidden), torch.zeros_like(cond.pooled))
@@ -73,32 +73,33 @@ def _encode_cached(model: ModelBundle, prompt: str) -> PromptEncoding:
     """Encode a prompt, or take it from the cache of the last ones."""
     cache = model.prompt_cache
     if prompt not in cache:
-        cache[prompt] = _encode(model, prompt)
+        cache[prompt] = encode_many(model, [prompt])
         while len(cache) > MAX_CACHED_PROMPTS:
             cache.popitem(last=False)
     cache.move_to_end(prompt)
     return cache[prompt]
 
 
-def _encode(model: ModelBundle, prompt: str) -> PromptEncoding:
-    """Run every text encoder and join their hidden states along the width."""
+def encode_many(model: ModelBundle, prompts: Sequence[str]) -> PromptEncoding:
+    """Encode several prompts in one pass, past the cache; returns hidden (n, m, e) and pooled (n, p)."""
+    model.residence.place("text")
     if len(model.sides) == 1:
-        hidden = _run_encoder(model.sides[0], prompt, model.plan.device)[0]
-        return PromptEncoding(hidden, hidden.new_zeros(1, 0))
+        hidden = _run_encoder(model.sides[0], prompts, model.plan.device)[0]
+        return PromptEncoding(hidden, hidden.new_zeros(len(hidden), 0))
     parts = []
     for side in model.sides:
-        output = _run_encoder(side, prompt, model.plan.device, output_hidden_states=True)
+        output = _run_encoder(side, prompts, model.plan.device, output_hidden_states=True)
         # Two encoders: the last but one layer of each, and the projected summary of the second.
         parts.append(output.hidden_states[-2])
         pooled = output[0]
     return PromptEncoding(torch.cat(parts, dim=-1), pooled)
 
 
-def _run_encoder(side: TextSide, prompt: str, device: str, **wanted: bool) -> Any:
+def _run_encoder(side: TextSide, prompts: Sequence[str], device: str, **wanted: bool) -> Any:
     """Tokenize, pad to the encoder's length, encode."""
     with side.lock:
         tokens = side.tokenizer(
-            [prompt], padding="max_length", max_length=side.max_tokens, truncation=True, return_tensors="pt"
+            list(prompts), padding="max_length", max_length=side.max_tokens, truncation=True, return_tensors="pt"
         )
     uses_mask = getattr(side.encoder.config, "use_attention_mask", False)
     mask = tokens.attention_mask.to(device) if uses_mask else None

@@ -68,7 +68,8 @@ class Technique(Protocol):
     """Describe a technique: name for code and errors, title for the page, source (paper), and how it composes.
 
     Units: points lists the Hooks methods it overrides; needs_first_order asks for the DDIM sampler;
-           needs_whole_batch asks that all pictures of a run share each UNet call.
+           needs_whole_batch asks that all pictures of a run share each UNet call; needs_whole_picture asks that each
+           call sees the picture whole, because the technique knows places in it.
     """
 
     name: ClassVar[str]
@@ -77,6 +78,7 @@ class Technique(Protocol):
     points: ClassVar[tuple[str, ...]]
     needs_first_order: ClassVar[bool]
     needs_whole_batch: ClassVar[bool]
+    needs_whole_picture: ClassVar[bool]
 
     @classmethod
     def neutral(cls) -> Technique:
@@ -97,6 +99,12 @@ def check_compatible(techniques: Sequence[Technique], *, sampler: str, is_first_
         users = [technique.title for technique in techniques if point in technique.points]
         if len(users) > 1:
             raise CompositionError(f"{users[0]} and {users[1]} cannot run together; switch one of them off.")
+    whole = [technique.title for technique in techniques if technique.needs_whole_picture]
+    parts = [technique.title for technique in techniques if "predict" in technique.points]
+    if whole and parts:
+        raise CompositionError(
+            f"{whole[0]} needs to see the whole picture, which {parts[0]} cuts into parts; switch one of them off."
+        )
     for technique in techniques:
         if technique.needs_first_order and not is_first_order:
             raise CompositionError(f"{technique.title} does not work with the sampler {sampler}; choose ddim.")

@@ -34,6 +34,7 @@ class CfgRescale:
     points: ClassVar[tuple[str, ...]] = ("combine",)
     needs_first_order: ClassVar[bool] = False
     needs_whole_batch: ClassVar[bool] = False
+    needs_whole_picture: ClassVar[bool] = False
 
     strength: float = ranged(0.7, 0.0, 1.0, 0.05, label="Guidance rescale", help="0 is off, 1 takes back all of it.")
 

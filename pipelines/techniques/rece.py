@@ -18,7 +18,7 @@ from pipelines.model import ModelBundle
 from pipelines.params import ranged, text, validate
 from pipelines.prompt_plan import find_tokens, plan_prompt
 from pipelines.techniques.base import Hooks
-from pipelines.text_side import encode_prompt
+from pipelines.text_side import encode_many
 from pipelines.types import RunInfo
 
 # Where a concept is met: alone, behind other words, and beside something. {} is the noun.
@@ -48,6 +48,7 @@ class Rece:
     points: ClassVar[tuple[str, ...]] = ("patch",)
     needs_first_order: ClassVar[bool] = False
     needs_whole_batch: ClassVar[bool] = False
+    needs_whole_picture: ClassVar[bool] = False
 
     concept: str = text("", 80, label="Concept", help="What to forget, as one noun; empty: the prompt's first thing.")
     strength: float = ranged(1.0, 0.0, 1.0, 0.05, label="Erasure", help="0 changes nothing, 1 is the whole edit.")
@@ -111,35 +112,36 @@ def gather_concept(model: ModelBundle, concept: str) -> tuple[torch.Tensor, torc
 
     Shapes: returns two (e, k) float64, one column per position from the noun to the end of each template.
     """
-    size_px = (model.spec.image_px, model.spec.image_px)
-    erased, guides = [], []
-    nothing = encode_prompt(model, "", size_px=size_px).hidden_cond[0]
-    for template in TEMPLATES:
-        prompt = template.format(concept)
-        begin = template.index("{}")
-        tokens = find_tokens(prompt, (begin, begin + len(concept)), model.sides[0])
-        if tokens:
-            hidden = encode_prompt(model, prompt, size_px=size_px).hidden_cond[0]
-            erased.append(hidden[tokens[0] :])
-            guides.append(nothing[tokens[0] :])
-    return torch.cat(erased).double().T, torch.cat(guides).double().T
+    prompts = [template.format(concept) for template in TEMPLATES]
+    spans = [(template.index("{}"), template.index("{}") + len(concept)) for template in TEMPLATES]
+    columns = _columns_from(model, prompts, spans, encode_many(model, prompts).hidden)
+    nothing = encode_many(model, [""]).hidden.expand(len(prompts), -1, -1)
+    return columns, _columns_from(model, prompts, spans, nothing)
 
 
 def gather_words(model: ModelBundle, concept: str) -> torch.Tensor:
-    """Collect the text vectors of what must stay: every other known word, alone and described.
+    """Collect the text vectors of what must stay: nothing, and every other known word.
 
     Shapes: returns (e, k) float64.
     """
-    side = model.sides[0]
-    words = [word for word in side.known_words or COMMON_WORDS if concept.lower().rstrip("s") not in word]
-    size_px = (model.spec.image_px, model.spec.image_px)
-    kept = [encode_prompt(model, "", size_px=size_px).hidden_cond[0]]
-    for word in words:
-        prompt = f"a {word}"
-        tokens = find_tokens(prompt, (2, 2 + len(word)), side)
+    words = model.sides[0].known_words or COMMON_WORDS
+    words = tuple(word for word in words if concept.lower().rstrip("s") not in word)
+    prompts = [f"a {word}" for word in words]
+    hidden = encode_many(model, ["", *prompts]).hidden
+    kept = _columns_from(model, prompts, [(2, 2 + len(word)) for word in words], hidden[1:])
+    return torch.cat([hidden[0].double().T, kept], 1)
+
+
+def _columns_from(
+    model: ModelBundle, prompts: Sequence[str], spans: Sequence[tuple[int, int]], hidden: torch.Tensor
+) -> torch.Tensor:
+    """Take the positions from the first token of each span to the end; (n, m, e) becomes (e, k) float64."""
+    parts = []
+    for prompt, span, rows in zip(prompts, spans, hidden, strict=True):
+        tokens = find_tokens(prompt, span, model.sides[0])
         if tokens:
-            kept.append(encode_prompt(model, prompt, size_px=size_px).hidden_cond[0][tokens[0] :])
-    return torch.cat(kept).double().T
+            parts.append(rows[tokens[0] :])
+    return torch.cat(parts).double().T
 
 
 def solve_uce(

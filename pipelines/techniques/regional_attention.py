@@ -40,6 +40,7 @@ class RegionalAttention:
     points: ClassVar[tuple[str, ...]] = ("before_unet", "patch")
     needs_first_order: ClassVar[bool] = False
     needs_whole_batch: ClassVar[bool] = False
+    needs_whole_picture: ClassVar[bool] = True
 
     boxes: tuple[Box, ...] = ()
     weight: float = ranged(10.0, 0.0, 30.0, 0.5, label="Box weight", help="How much a box listens to its own phrase.")

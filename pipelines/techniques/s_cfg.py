@@ -44,6 +44,7 @@ class SCfg:
     points: ClassVar[tuple[str, ...]] = ("combine", "patch")
     needs_first_order: ClassVar[bool] = False
     needs_whole_batch: ClassVar[bool] = True
+    needs_whole_picture: ClassVar[bool] = True
 
     strength: float = ranged(1.0, 0.0, 1.0, 0.05, label="Evening out", help="0 is plain guidance, 1 the full method.")
 

@@ -55,6 +55,7 @@ class Spy:
     points: ClassVar[tuple[str, ...]] = tuple(point for point in POINTS if point not in ("predict", "combine"))
     needs_first_order: ClassVar[bool] = False
     needs_whole_batch: ClassVar[bool] = False
+    needs_whole_picture: ClassVar[bool] = False
     log: list[Any] = dataclasses.field(default_factory=list)
     edit: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
     fail_at: int = -1
@@ -107,6 +108,7 @@ class Doubled(Spy):
     points: ClassVar[tuple[str, ...]] = ("predict",)
     needs_first_order: ClassVar[bool] = True
     needs_whole_batch: ClassVar[bool] = True
+    needs_whole_picture: ClassVar[bool] = False
 
     @contextlib.contextmanager
     def open(self, model: ModelBundle, run: RunInfo) -> Iterator[Hooks]:
