@@ -165,8 +165,8 @@ def main() -> None:
     pipe = build_pipeline(build_vae(options.autoencoder, vae_weights), unet_weights)
     pipe.to(dtype=torch.float16).to(dtype=torch.float32)  # measure what is stored, not what was trained
     gates = [
-        Gate("autoencoder_psnr_db", measure_psnr(pipe.vae), 27.0),
-        Gate("prompt_agreement", measure_agreement(pipe, options.parser), 0.1),
+        Gate("autoencoder_psnr_db", measure_psnr(pipe.vae), 32.0),
+        Gate("prompt_agreement", measure_agreement(pipe, options.parser), 0.85),
     ]
     for gate in gates:
         print(f"{gate.name}: {gate.value:.3f} (gate {gate.minimum})")
