@@ -9,15 +9,33 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from pipelines.errors import UserError
+from pipelines.scene_parser import ParsedObject, ParsedScene
 from pipelines.schedules import make_alpha_bar
-from training.export import Gate, build_pipeline, check_gates, write_manifest, write_warm_start
+from training.export import (
+    Gate,
+    build_pipeline,
+    check_gates,
+    is_shown,
+    list_gate_asks,
+    write_manifest,
+    write_warm_start,
+)
 from training.objectives import make_v_target, sample_timesteps, slot_loss, truth_alignment_loss
 from training.text_side import MAX_TOKENS, UNSTATED, make_slots, make_tokenizer
 from training.train_autoencoder import load_start, write_start, write_start_from
 from training.train_denoiser import DEFAULTS, DenoiserObjective, SceneBatches, sample_duo
 from training.trainer import Trainer, load_averaged
 from training.world.caption import read_caption, split_words, vocabulary
-from training.world.scene import KINDS, is_held_out, sample_scene
+from training.world.scene import (
+    KINDS,
+    RELATIONS,
+    SceneObject,
+    find_relation,
+    is_held_out,
+    is_held_out_duo,
+    is_held_out_pair,
+    sample_scene,
+)
 
 
 def test_tokens_are_whole_words_of_the_vocabulary() -> None:
@@ -123,6 +141,30 @@ def test_two_steps_then_export_to_plain_diffusers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="shipped"):
         check_gates([Gate("prompt_agreement", 0.4, 0.1)], out, force=False)
     check_gates([Gate("prompt_agreement", 0.4, 0.1)], out, force=True)
+
+
+def test_gate_prompts_are_allowed_in_training_and_ask_for_what_they_say() -> None:
+    asks = list_gate_asks(24)
+    for prompt, things in asks["prompt_agreement"]:
+        assert not is_held_out_pair(things[0].kind, things[0].colour) and things[0].colour in prompt
+    for prompt, (first, second) in asks["position_agreement"]:
+        mentions, relation = read_caption(prompt)
+        assert [mention.kind for mention in mentions] == [first.kind, second.kind]
+        assert relation == find_relation(first, second) and not is_held_out_duo(first.kind, second.kind)
+    assert {read_caption(prompt)[1] for prompt, _ in asks["position_agreement"]} == set(RELATIONS)
+
+
+def test_a_gate_counts_only_what_shows_everything() -> None:
+    cat, moon = (
+        ParsedObject(kind, "red", box, 0.9) for kind, box in (("cat", (0, 0, 40, 40)), ("moon", (99, 0, 140, 40)))
+    )
+    left = (SceneObject("cat", "", 0, 0, 0), SceneObject("moon", "", 1, 0, 0))
+    seen = ParsedScene((cat, moon), "sea", "day", "flat")
+    assert is_shown(left, seen) and not is_shown(left[::-1][:1], seen)
+    assert not is_shown((SceneObject("cat", "", 1, 0, 0), SceneObject("moon", "", 0, 0, 0)), seen)
+    alone = ParsedScene((cat,), "sea", "day", "flat")
+    assert is_shown((SceneObject("cat", "red", 0, 0, 0),), alone)
+    assert not is_shown((SceneObject("cat", "blue", 0, 0, 0),), alone)
 
 
 def test_failed_gate_and_missing_checkpoint_are_named(tmp_path: Path) -> None:
