@@ -4,6 +4,7 @@ All seeds lie in the range that the hold-out rule keeps from training; each use 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -25,6 +26,8 @@ AUTOENCODER_SEEDS = FIRST_HELD_OUT_SEED + 100_000
 PICTURE_SEEDS = FIRST_HELD_OUT_SEED + 200_000
 NUM_STEPS = 20
 PICTURES_PER_BATCH = 32
+# Nearly twice as fast as the page's one by one on a CPU; a picture then differs from the page's by rounding only.
+PICTURES_PER_CALL = 8
 
 
 def load_storybook(device: str | None = None, dtype: str = "auto") -> ModelBundle:
@@ -78,6 +81,7 @@ def draw_pictures(model: ModelBundle, prompts: Sequence[str], first_seed: int, l
     Returns: the pictures in the order of the prompts.
     """
     default = TextToImageRequest("")
+    model = replace(model, plan=replace(model.plan, images_per_call=PICTURES_PER_CALL))
     images: list[Image.Image] = []
     for start in count(range(0, len(prompts), PICTURES_PER_BATCH), label):
         batch = prompts[start : start + PICTURES_PER_BATCH]

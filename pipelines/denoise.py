@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,7 +46,8 @@ def denoise(
     """Walk from noise to clean latents.
 
     Shapes:  returned latents (num_images, spec.latent_channels, height_cells, width_cells) float32.
-    Returns: a generator of one Progress per step; its return value are the latents; notes gains sentences.
+    Returns: a generator of one Progress per step, and of step 0 for what techniques do before the first; its return
+             value are the latents; notes gains sentences.
     Raises:  CompositionError before the first step if the techniques cannot run together or with this sampler.
     """
     scheduler = make_scheduler(settings.sampler, model.scheduler_config)
@@ -59,13 +61,14 @@ def denoise(
     start = time.perf_counter()
     with ExitStack() as stack:
         hooks = [(technique, stack.enter_context(technique.open(model, run))) for technique in techniques]
-        for step, timestep in enumerate(scheduler.timesteps.tolist()):
+        turn = partial(_take_turn, model, [hook for _, hook in hooks])
+        timesteps = scheduler.timesteps.tolist()
+        for _, hook in hooks:
+            latents = yield from hook.init(latents, loop.make_context(0, timesteps[0]), turn)
+        for step, timestep in enumerate(timesteps):
             step_start = time.perf_counter()
             ctx = loop.make_context(step, timestep)
-            with model.lock, ExitStack() as patches:
-                model.residence.place("unet")
-                for _, hook in hooks:
-                    patches.enter_context(hook.patch(model))
+            with turn():
                 latents, x0 = loop.run_step(latents, ctx, hooks)
             done = step + 1
             wants_preview = settings.preview_every and (done % settings.preview_every == 0 or done == run.num_steps)
@@ -74,6 +77,16 @@ def denoise(
             left_s = (time.perf_counter() - start) / done * (run.num_steps - done)
             yield Progress(done, run.num_steps, f"step {done}/{run.num_steps}", picture, left_s)
     return latents
+
+
+@contextmanager
+def _take_turn(model: ModelBundle, hooks: Sequence[Hooks]) -> Iterator[None]:
+    """Hold the run lock, with the UNet in its place and changed as the techniques ask."""
+    with model.lock, ExitStack() as patches:
+        model.residence.place("unet")
+        for hook in hooks:
+            patches.enter_context(hook.patch(model))
+        yield
 
 
 def _describe_run(model: ModelBundle, text: TextCond, settings: DenoiseSettings, notes: list[str]) -> RunInfo:
@@ -121,9 +134,6 @@ class _Loop:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Do one step; returns the next latents and the clean estimate, both (b, c, h, w)."""
         at = {point: [hook for t, hook in hooks if point in t.points] for point in ("predict", "combine", "edit_x0")}
-        if ctx.step == 0:
-            for _, hook in hooks:
-                latents = hook.init(latents, ctx)
         for _, hook in hooks:
             latents = hook.before_unet(latents, ctx)
         # A technique that patches the model may tell the halves apart, so it always finds both.

@@ -99,6 +99,8 @@ def _count_on(
             progress = next(stream)
         except StopIteration as end:
             return end.value
+        if progress.step == 0:
+            start = time.perf_counter()
         step = arm * progress.num_steps + progress.step
         num_steps = num_arms * progress.num_steps
         yield dataclasses.replace(
@@ -106,7 +108,7 @@ def _count_on(
             step=step,
             num_steps=num_steps,
             note=f"{label}{progress.note}",
-            seconds_left=(time.perf_counter() - start) / progress.step * (num_steps - step),
+            seconds_left=(time.perf_counter() - start) / max(1, progress.step) * (num_steps - step),
         )
 
 

@@ -56,7 +56,8 @@ class TextToImageRequest:
 class Progress:
     """Report one finished step.
 
-    Units: step counts finished steps, 1..num_steps; seconds_left is an estimate; preview is a small picture or None.
+    Units: step counts finished steps, 0..num_steps, 0 while something is prepared; seconds_left is an estimate, 0 if
+           there is none; preview is a small picture or None.
     """
 
     step: int

@@ -81,7 +81,7 @@ def show_error(sentence: str) -> str:
 
 def show_progress(progress: Progress) -> str:
     """Draw "step 7/20, 0.9 s left" and the bar."""
-    left = f", {progress.seconds_left:.1f} s left" if progress.step < progress.num_steps else ""
+    left = f", {progress.seconds_left:.1f} s left" if progress.seconds_left else ""
     text = (progress.note or f"step {progress.step}/{progress.num_steps}") + left
     return show_status(text, done=progress.step / progress.num_steps, kind="running")
 

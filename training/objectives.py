@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional as F
 
@@ -35,16 +37,15 @@ def make_v_target(x0: torch.Tensor, eps: torch.Tensor, alpha_bar_t: torch.Tensor
     return add_noise(x0, eps, alpha_bar_t), to_v(x0, eps, alpha_bar_t)
 
 
-def truth_alignment_loss(
-    kind_logits: torch.Tensor, colour_logits: torch.Tensor, kinds: torch.Tensor, colours: torch.Tensor
-) -> torch.Tensor:
-    """Cross-entropy between what an inner layer says of each cell and what the scene record knows.
+def truth_alignment_loss(logits: Sequence[torch.Tensor], truth: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Sum the cross-entropies between what an inner layer says of each cell and what the scene record knows.
 
-    Shapes:  logits (b, classes, h, w); kinds, colours (b, h, w) int64, 0 = backdrop.
+    Shapes:  logits (b, classes, h, w) each; truth (b, h, w) int64 each, in the same order.
     Source:  Yu et al. 2024, arXiv 2410.06940 (REPA).
     Differs: the target is the exact scene, not the features of a pretrained encoder.
     """
-    return F.cross_entropy(kind_logits, kinds) + F.cross_entropy(colour_logits, colours)
+    parts = [F.cross_entropy(part, cells) for part, cells in zip(logits, truth, strict=True)]
+    return torch.stack(parts).sum()
 
 
 def slot_loss(logits: tuple[torch.Tensor, ...], slots: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,15 @@ from training.train_autoencoder import load_start
 from training.trainer import TrainerConfig, make_parser, start
 from training.world.caption import make_caption
 from training.world.render import draw_truth_maps, render
-from training.world.scene import COLOURS, FIRST_HELD_OUT_SEED, KINDS, Scene, sample_scene
+from training.world.scene import (
+    BACKGROUNDS,
+    COLOURS,
+    FIRST_HELD_OUT_SEED,
+    KINDS,
+    STYLES,
+    Scene,
+    sample_scene,
+)
 
 DEFAULTS = TrainerConfig(
     run_dir="training_runs/denoiser",
@@ -100,29 +108,30 @@ def make_schedule() -> DDIMScheduler:
 
 
 class TruthHead(nn.Module):
-    """Names class and colour of each cell from an inner layer: GroupNorm, SiLU, 1x1 convolution."""
+    """Names class, colour, background and style of each cell from an inner layer: GroupNorm, SiLU, 1x1 convolution."""
+
+    num_classes = (len(KINDS) + 1, len(COLOURS) + 1, len(BACKGROUNDS), len(STYLES))
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(16, channels)
-        self.conv_out = nn.Conv2d(channels, len(KINDS) + len(COLOURS) + 2, 1)
+        self.conv_out = nn.Conv2d(channels, sum(self.num_classes), 1)
 
-    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (b, 25, h, w) class and (b, 13, h, w) colour logits."""
-        logits = self.conv_out(F.silu(self.norm(hidden)))
-        return logits[:, : len(KINDS) + 1], logits[:, len(KINDS) + 1 :]
+    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return (b, classes, h, w) logits of class, colour, background and style."""
+        return self.conv_out(F.silu(self.norm(hidden))).float().split(self.num_classes, dim=1)
 
 
 @dataclass(frozen=True)
 class SceneBatch:
     """One batch on the CPU.
 
-    Shapes: pictures (b, H, W, 3) uint8; kinds, colours (b, h/2, w/2) uint8; captions one per scene.
+    Shapes: pictures (b, H, W, 3) uint8; truth (4, b, h/2, w/2) uint8: class, colour, background and style of each
+            cell, as `TruthHead` names them; captions one per scene.
     """
 
     pictures: np.ndarray
-    kinds: np.ndarray
-    colours: np.ndarray
+    truth: np.ndarray
     captions: list[str]
 
 
@@ -149,21 +158,21 @@ class SceneBatches(Dataset):
         return self._num_batches
 
     def __getitem__(self, step: int) -> SceneBatch:
-        pictures, kinds, colours, captions = [], [], [], []
+        pictures, truth, captions = [], [], []
         first_seed = step * self._batch_size
         for seed in range(first_seed, first_seed + self._batch_size):
             scene = sample_duo(seed) if seed - first_seed < self._num_duos else sample_scene(seed)
             rng = np.random.default_rng([seed, 1])
             pictures.append(render(scene).rgb)
-            kind_map, colour_map = draw_truth_maps(scene, self._image_px // TRUTH_CELL_PX)
-            kinds.append(kind_map)
-            colours.append(colour_map)
+            maps = draw_truth_maps(scene, self._image_px // TRUTH_CELL_PX)
+            setting = (BACKGROUNDS.index(scene.background), STYLES.index(scene.style))
+            truth.append([*maps, *(np.full_like(maps[0], value) for value in setting)])
             captions.append("" if rng.random() < EMPTY_CAPTION_FRAC else make_caption(scene, rng))
-        return SceneBatch(np.stack(pictures), np.stack(kinds), np.stack(colours), captions)
+        return SceneBatch(np.stack(pictures), np.array(truth).swapaxes(0, 1), captions)
 
 
 class DenoiserObjective:
-    """Predict the velocity of noisy latents from text, and name class and colour of each cell on the way."""
+    """Predict the velocity of noisy latents from text, and name the scene of each cell on the way."""
 
     adamw_names = ("conv_in", "conv_out", "embedding", "embeddings", "slot_head")
 
@@ -224,9 +233,8 @@ class DenoiserObjective:
         text = self.modules["text_encoder"](self.to_ids(batch.captions).to(device)).last_hidden_state
         pred = self.modules["unet"](noisy, timesteps.to(device), text, return_dict=False)[0].float()
         denoising = F.mse_loss(pred, target)
-        logits = self.modules["head"](self._hidden)
-        truth = [torch.from_numpy(cells).long().to(device) for cells in (batch.kinds, batch.colours)]
-        alignment = truth_alignment_loss(logits[0].float(), logits[1].float(), *truth)
+        truth = torch.from_numpy(batch.truth).long().to(device)
+        alignment = truth_alignment_loss(self.modules["head"](self._hidden), truth.unbind())
         slots = slot_loss(self.modules["slot_head"](text.float()), make_slots(batch.captions).to(device))
         loss = denoising + ALIGNMENT_WEIGHT * alignment + SLOT_WEIGHT * slots
         return loss, {"denoising": denoising.item(), "alignment": alignment.item(), "slots": slots.item()}

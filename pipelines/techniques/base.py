@@ -7,7 +7,7 @@ interleaving it with another one needs no repair.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Protocol
 
@@ -15,7 +15,7 @@ import torch
 
 from pipelines.errors import CompositionError
 from pipelines.model import ModelBundle, TextCond
-from pipelines.types import RunInfo, StepContext
+from pipelines.types import Progress, RunInfo, StepContext
 
 POINTS = ("init", "predict", "before_unet", "combine", "edit_x0", "after_step", "patch")
 # One run may use each of these points once: two techniques would overwrite each other's work.
@@ -23,6 +23,8 @@ EXCLUSIVE_POINTS = ("predict", "combine")
 
 Halves = tuple[torch.Tensor, torch.Tensor]
 UNetCall = Callable[[torch.Tensor, TextCond], Halves]
+# Holds the run lock and, meanwhile, keeps the UNet in its place and as the run's techniques change it.
+Turn = Callable[[], AbstractContextManager[object]]
 
 
 class Hooks:
@@ -33,8 +35,14 @@ class Hooks:
             says nothing about the picture at the first step; `schedules` converts.
     """
 
-    def init(self, latents: torch.Tensor, ctx: StepContext) -> torch.Tensor:
-        """Change the initial noise, once, before the first step."""
+    def init(self, latents: torch.Tensor, ctx: StepContext, turn: Turn) -> Generator[Progress, None, torch.Tensor]:
+        """Change the initial noise, once, before the first step.
+
+        Runs the model only inside `with turn():`, and yields outside of it, with step 0, wherever a stop is welcome.
+
+        Returns: a generator whose return value are the new latents.
+        """
+        yield from ()
         return latents
 
     def before_unet(self, latents: torch.Tensor, ctx: StepContext) -> torch.Tensor:

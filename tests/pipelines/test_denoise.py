@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from pipelines.attention import AttentionRecorder, list_layers, patched
 from pipelines.denoise import DenoiseSettings, denoise
 from pipelines.model import ModelBundle
 from pipelines.schedules import make_scheduler
-from pipelines.techniques.base import POINTS, Halves, Hooks, Technique, UNetCall
+from pipelines.techniques.base import POINTS, Halves, Hooks, Technique, Turn, UNetCall
 from pipelines.techniques.cfg_rescale import CfgRescale
 from pipelines.text_side import encode_prompt
 from pipelines.types import RunInfo, StepContext
@@ -79,8 +79,10 @@ class SpyHooks(Hooks):
     def __init__(self, spy: Spy) -> None:
         self.spy = spy
 
-    def init(self, latents: torch.Tensor, ctx: StepContext) -> torch.Tensor:
-        self.spy.log.append(("init", ctx.step))
+    def init(self, latents: torch.Tensor, ctx: StepContext, turn: Turn) -> Generator[Progress, None, torch.Tensor]:
+        with turn():
+            self.spy.log.append(("init", ctx.model.lock.locked()))
+        yield Progress(0, ctx.num_steps, "looking at the noise")
         return latents
 
     def before_unet(self, latents: torch.Tensor, ctx: StepContext) -> torch.Tensor:
@@ -139,12 +141,12 @@ def test_points_come_in_order_and_context_is_complete(tiny_model: ModelBundle) -
     spy = Spy()
     seen, latents = finish(start(tiny_model, [spy], num_steps=2))
     per_step = [[("before_unet", step), ("edit_x0", step), ("after_step", step)] for step in (0, 1)]
-    assert spy.log == ["open", ("init", 0), *per_step[0], *per_step[1], "close"]
-    assert [(item.step, item.num_steps) for item in seen] == [(1, 2), (2, 2)]
+    assert spy.log == ["open", ("init", True), *per_step[0], *per_step[1], "close"]
+    assert [(item.step, item.num_steps) for item in seen] == [(0, 2), (1, 2), (2, 2)]
     assert latents.dtype == torch.float32
     assert latents.shape == (1, tiny_model.spec.latent_channels, 8, 8)
     assert latents.isfinite().all()
-    assert all(item.preview is not None and item.preview.size == (32, 32) for item in seen)
+    assert all(item.preview is not None and item.preview.size == (32, 32) for item in seen[1:])
     assert seen[-1].seconds_left == 0.0
 
 
@@ -166,7 +168,7 @@ def test_an_edited_clean_estimate_reaches_the_result(tiny_model: ModelBundle) ->
 
 def test_closing_at_any_step_leaves_nothing_behind(tiny_model: ModelBundle) -> None:
     before = snapshot(tiny_model)
-    for stop_after in range(4):
+    for stop_after in range(5):
         spy = Spy()
         stream = start(tiny_model, [spy])
         for _ in range(stop_after):

@@ -23,12 +23,14 @@ from training.export import (
 from training.objectives import make_v_target, sample_timesteps, slot_loss, truth_alignment_loss
 from training.text_side import MAX_TOKENS, UNSTATED, make_slots, make_tokenizer
 from training.train_autoencoder import load_start, write_start, write_start_from
-from training.train_denoiser import DEFAULTS, DenoiserObjective, SceneBatches, sample_duo
+from training.train_denoiser import DEFAULTS, DenoiserObjective, SceneBatches, TruthHead, sample_duo
 from training.trainer import Trainer, load_averaged
 from training.world.caption import read_caption, split_words, vocabulary
 from training.world.scene import (
+    BACKGROUNDS,
     KINDS,
     RELATIONS,
+    STYLES,
     SceneObject,
     find_relation,
     is_held_out,
@@ -74,10 +76,14 @@ def test_velocity_target_recovers_both_parts() -> None:
 
 
 def test_alignment_loss_is_zero_for_perfect_logits() -> None:
-    kinds, colours = torch.randint(0, 25, (2, 3, 3)), torch.randint(0, 13, (2, 3, 3))
-    sure = [50.0 * torch.nn.functional.one_hot(m, n).movedim(-1, 1).float() for m, n in ((kinds, 25), (colours, 13))]
-    assert truth_alignment_loss(sure[0], sure[1], kinds, colours) < 1e-6
-    assert truth_alignment_loss(0 * sure[0], 0 * sure[1], kinds, colours) == pytest.approx(np.log(25) + np.log(13))
+    truth = [torch.randint(0, classes, (2, 3, 3)) for classes in TruthHead.num_classes]
+    sure = [
+        50.0 * torch.nn.functional.one_hot(cells, classes).movedim(-1, 1).float()
+        for cells, classes in zip(truth, TruthHead.num_classes, strict=True)
+    ]
+    assert truth_alignment_loss(sure, truth) < 1e-6
+    unsure = truth_alignment_loss([0 * logits for logits in sure], truth)
+    assert unsure == pytest.approx(sum(np.log(TruthHead.num_classes)))
 
 
 def test_slots_hold_the_things_as_mentioned_and_where_they_stand() -> None:
@@ -104,7 +110,10 @@ def test_batches_depend_on_the_step_alone_and_obey_the_hold_out_rule() -> None:
     batches = SceneBatches(3, 100, 128)
     first, again = batches[7], batches[7]
     assert np.array_equal(first.pictures, again.pictures) and first.captions == again.captions
-    assert first.kinds.shape == (3, 8, 8)
+    assert first.truth.shape == (4, 3, 8, 8)
+    scene = sample_scene(7 * 3 + 1)
+    assert (first.truth[2, 1] == BACKGROUNDS.index(scene.background)).all()
+    assert (first.truth[3, 1] == STYLES.index(scene.style)).all()
     assert not any(is_held_out(sample_scene(seed)) for seed in range(200))
 
 
