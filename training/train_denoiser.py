@@ -2,9 +2,10 @@
 
     python -m training.train_denoiser --minutes 20 --image-px 128 --batch-size 96 --logit-mean 0
     python -m training.train_denoiser --resume --minutes 10 --image-px 128 --duo-frac 0.7 --noisy-frac 0.6
-    python -m training.train_denoiser --resume --minutes 120
+    python -m training.train_denoiser --resume --minutes 600
+    python -m training.train_denoiser --resume --minutes 75 --duo-frac 0.35 --noisy-frac 0.12 --logit-mean -1
 
-Half-size pictures teach words and colours cheaply, pairs in much noise teach order, full size in less noise the rest.
+Half-size pictures teach words and colours cheaply, pairs in much noise order, full size the rest, little noise style.
 v-prediction, Muon; two heads that are not exported bind words to places: `TruthHead` and `text_side.SlotHead`.
 """
 
