@@ -9,18 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import BackendUnavailable, CompositionError, UserError
-from pipelines.params import Choice, Range, ranges, validate
+from pipelines.params import Choice, Flag, Range, Text, ranges, specs, validate
 from pipelines.png_settings import read_settings, settings_to_pnginfo, to_python
+from pipelines.technique_catalogue import TechniqueEntry, catalogue
 from pipelines.types import ImageResult, Measure, Progress, TextToImageRequest
 
 if TYPE_CHECKING:
     from pipelines.cache import ModelStore
+    from pipelines.layout import propose_layout
     from pipelines.model import badge, unknown_words
     from pipelines.text_to_image import text_to_image_stream
 
 _LATE = {
     "ModelStore": "pipelines.cache",
     "badge": "pipelines.model",
+    "propose_layout": "pipelines.layout",
     "unknown_words": "pipelines.model",
     "text_to_image_stream": "pipelines.text_to_image",
 }
@@ -29,17 +32,23 @@ __all__ = [
     "BackendUnavailable",
     "Choice",
     "CompositionError",
+    "Flag",
     "ImageResult",
     "Measure",
     "ModelStore",
     "Progress",
     "Range",
+    "TechniqueEntry",
+    "Text",
     "TextToImageRequest",
     "UserError",
     "badge",
+    "catalogue",
+    "propose_layout",
     "ranges",
     "read_settings",
     "settings_to_pnginfo",
+    "specs",
     "text_to_image_stream",
     "to_python",
     "unknown_words",

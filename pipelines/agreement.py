@@ -12,10 +12,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipelines.scene_parser import ParsedScene, ParserConfig, SceneParser, load_parser
+from pipelines.layout import Box
+from pipelines.scene_parser import ParsedScene, ParserConfig, SceneParser, box_iou, load_parser
 
 # A colour belongs to the next thing that follows within this many words ("a red and shiny boat").
 COLOUR_REACH_WORDS = 3
+# A box counts as filled from this IoU on (MIGC's instance success rate).
+MIN_OVERLAP = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,43 @@ class Judge:
 
         Raises: BackendUnavailable if the parser's files are missing or broken.
         """
-        if self._parser is None:
-            self._parser = load_parser(self.folder)
-        mentions = find_mentions(prompt, self._parser.config)
+        mentions = find_mentions(prompt, self.parser.config)
         if not mentions:
             return None
-        scenes = self._parser.parse(list(images))
+        scenes = self.parser.parse(list(images))
         return sum(score_scene(mentions, scene) for scene in scenes) / len(scenes)
+
+    def find(self, noun: str, images: Sequence[Image.Image]) -> float | None:
+        """Return the share of pictures in which a thing is found, 0..1; None if the parser does not know it."""
+        mentions = [mention for mention in find_mentions(noun, self.parser.config) if mention.kind]
+        if not mentions:
+            return None
+        scenes = self.parser.parse(list(images))
+        return sum(any(thing.kind == mentions[0].kind for thing in scene.objects) for scene in scenes) / len(scenes)
+
+    def place(self, boxes: Sequence[Box], images: Sequence[Image.Image]) -> tuple[float | None, float | None]:
+        """Compare a layout with what is found.
+
+        Returns: share of boxes with the right thing in the right colour at an IoU of at least 0.5, and the mean IoU of
+                 each box with the nearest thing of its kind (0 for none); (None, None) if no phrase is known.
+        """
+        asked = [(box, find_mentions(box.phrase, self.parser.config)) for box in boxes]
+        pairs = [(box, mentions[0]) for box, mentions in asked if mentions and mentions[0].kind]
+        if not pairs:
+            return None, None
+        fits = [
+            _fit(box, want, scene, image.size)
+            for scene, image in zip(self.parser.parse(list(images)), images)
+            for box, want in pairs
+        ]
+        return sum(right for right, _ in fits) / len(fits), sum(overlap for _, overlap in fits) / len(fits)
+
+    @property
+    def parser(self) -> SceneParser:
+        """Load the parser at its first use."""
+        if self._parser is None:
+            self._parser = load_parser(self.folder)
+        return self._parser
 
 
 def find_mentions(prompt: str, config: ParserConfig) -> tuple[Mention, ...]:
@@ -62,6 +95,16 @@ def find_mentions(prompt: str, config: ParserConfig) -> tuple[Mention, ...]:
     text = f" {' '.join(words)} "
     found += [Mention(style=style) for style in config.styles if f" {style} " in text]
     return tuple(found)
+
+
+def _fit(box: Box, want: Mention, scene: ParsedScene, size_px: tuple[int, int]) -> tuple[bool, float]:
+    """Say whether a box holds what it should, and its best IoU with a thing of that kind."""
+    width, height = size_px
+    edges = (box.x0 * width, box.y0 * height, box.x1 * width, box.y1 * height)
+    same = [thing for thing in scene.objects if thing.kind == want.kind]
+    overlaps = [(box_iou(edges, thing.box_px), want.colour in ("", thing.colour)) for thing in same]
+    is_right = any(share >= MIN_OVERLAP and has_colour for share, has_colour in overlaps)
+    return is_right, max((share for share, _ in overlaps), default=0.0)
 
 
 def _forms(kind: str) -> tuple[str, ...]:

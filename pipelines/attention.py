@@ -191,8 +191,58 @@ class RecordingProcessor:
         return project_out(attn, probs @ v, hidden_states)
 
 
+@dataclass
+class PairRecorder(AttentionRecorder):
+    """Record the maps of cross-attention; of self-attention only (query, key), because its whole maps are large."""
+
+    kernel: str = "sdpa"
+    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """Forget what was recorded in the pass before."""
+        super().clear()
+        self.pairs.clear()
+
+    def make(self, layer: AttentionLayer, previous: Processor) -> Processor:
+        """Make the recording processor of one layer; fits `patched`."""
+        return super().make(layer, previous) if layer.kind == "cross" else _PairProcessor(layer, self)
+
+    def count_cells(self, layer: AttentionLayer) -> int:
+        """Return how many cells the grid of a recorded self-attention layer has."""
+        return self.pairs[layer.name][0].shape[2]
+
+    def rows(self, layer: AttentionLayer, cells: torch.Tensor) -> torch.Tensor:
+        """Compute some rows of a recorded self-attention map.
+
+        Shapes: cells (k,) int64; returns (b2, heads, k, n).
+        """
+        q, k = self.pairs[layer.name]
+        return attention_probs(q[:, :, cells], k)
+
+
+class _PairProcessor(KernelProcessor):
+    """Compute a self-attention layer with one of the kernels and keep its queries and keys."""
+
+    def __init__(self, layer: AttentionLayer, recorder: PairRecorder) -> None:
+        super().__init__(recorder.kernel)
+        self.layer, self.recorder = layer, recorder
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **_: Any,
+    ) -> torch.Tensor:
+        """Return the layer's output; shapes (b2, n, c)."""
+        q, k, v = project_qkv(attn, hidden_states, encoder_hidden_states)
+        self.recorder.pairs[self.layer.name] = (q, k)
+        return project_out(attn, run_attention(q, k, v, mask=attention_mask, kernel=self.kernel), hidden_states)
+
+
 # diffusers inspects a processor's signature at every call; a ready one saves a few per cent of a small UNet's step.
-for _processor in (KernelProcessor, RecordingProcessor):
+for _processor in (KernelProcessor, RecordingProcessor, _PairProcessor):
     _processor.__call__.__signature__ = inspect.signature(_processor.__call__)  # type: ignore[union-attr]
 
 

@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from pipelines.attention import AttentionLayer, AttentionRecorder, KernelProcessor, Processor, patched
 from pipelines.model import ModelBundle, TextCond, run_unet
 
+CELLS_PER_OPENING = 16
+MIN_OPENED_CELLS = 9
+
 
 def count_prompt_tokens(model: ModelBundle, prompt: str) -> int:
     """Count the tokens of a prompt as the encoder reads it, with start and end, without padding."""
@@ -65,16 +68,22 @@ def smooth(maps: torch.Tensor) -> torch.Tensor:
 
 
 def observe(
-    model: ModelBundle, latents: torch.Tensor, timestep: int, text: TextCond, layers: Sequence[AttentionLayer]
+    model: ModelBundle,
+    latents: torch.Tensor,
+    timestep: int,
+    text: TextCond,
+    layers: Sequence[AttentionLayer],
+    *,
+    recorder: AttentionRecorder | None = None,
 ) -> dict[str, torch.Tensor]:
     """Run the conditional half once and return the attention maps of some layers, with gradients if they are on.
 
     Other techniques' processors step aside meanwhile: they expect both halves, and would not see theirs.
 
     Shapes:  latents (1, c, h, w) float32; text with one row.
-    Returns: layer name -> (1, heads, n, m); the prediction itself is dropped.
+    Returns: layer name -> (1, heads, n, m), as `recorder` holds them; the prediction itself is dropped.
     """
-    recorder = AttentionRecorder()
+    recorder = recorder or AttentionRecorder()
     names = {layer.name for layer in layers}
     plain = KernelProcessor(model.plan.kernel)
     added = {"text_embeds": text.pooled_cond, "time_ids": text.time_ids} if text.pooled_cond.shape[-1] else {}
@@ -88,11 +97,31 @@ def observe(
 
 
 def pick_row(text: TextCond, index: int) -> TextCond:
-    """Take the condition of one picture out of a batch; a condition that all share stays as it is."""
-    hidden, pooled = text.hidden_cond, text.pooled_cond
-    if len(hidden) > 1:
-        hidden, pooled = hidden[index : index + 1], pooled[index : index + 1]
-    return replace(text, hidden_cond=hidden, pooled_cond=pooled)
+    """Take the condition of one picture out of a batch; what all pictures share stays as it is."""
+    names = ("hidden_uncond", "hidden_cond", "pooled_uncond", "pooled_cond")
+    rows = {name: getattr(text, name) for name in names}
+    return replace(text, **{name: row[index : index + 1] for name, row in rows.items() if len(row) > 1})
+
+
+def to_mask(average: torch.Tensor) -> torch.Tensor:
+    """Say where a word is: cells that it draws more attention in than on average, without specks.
+
+    Shapes:  average (h, w); returns (h, w) bool.
+    Source:  Lin et al. 2024, AccDiffusion, arXiv 2407.10738: threshold at the mean, then opening with 3 x 3 cells.
+    Differs: one opening for every 16 cells of the shorter side, as there; none if it would leave nothing, or on a mask
+             below MIN_OPENED_CELLS, because it deletes small things on a coarse grid.
+    """
+    mask = average > average.mean()
+    if int(mask.sum()) < MIN_OPENED_CELLS:
+        return mask
+    opened = mask.float()[None, None]
+    times = min(mask.shape) // CELLS_PER_OPENING
+    for _ in range(times):
+        opened = -F.max_pool2d(-opened, 3, 1, 1)
+    for _ in range(times):
+        opened = F.max_pool2d(opened, 3, 1, 1)
+    opened_mask = opened[0, 0] > 0.5
+    return opened_mask if opened_mask.any() else mask
 
 
 def word_maps(

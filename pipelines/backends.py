@@ -55,7 +55,7 @@ class BackendSpec:
 SPECS: tuple[BackendSpec, ...] = (
     BackendSpec(
         name="storybook", title="Storybook (shipped, 256 px)", family="sd", source="assets/storybook",
-        pipeline_class="StableDiffusionPipeline", is_shipped=True, variant=None, image_px=256, max_image_px=512,
+        pipeline_class="StableDiffusionPipeline", is_shipped=True, variant=None, image_px=256, max_image_px=768,
         latent_channels=8, px_per_cell=8, latent_scale=1.0, prediction="v", max_tokens=32,
         coarse_cells=16, coarsest_cells=8, parser_source="assets/parser",
     ),

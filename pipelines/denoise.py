@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 
 from pipelines.cfg_batch import guide, join_halves, split_halves
 from pipelines.images import preview
+from pipelines.layout import Box
 from pipelines.model import ModelBundle, TextCond, run_unet
 from pipelines.schedules import make_scheduler, pred_to_x0, x0_to_pred
 from pipelines.seeding import draw_noise, make_generators
@@ -39,22 +40,40 @@ class DenoiseSettings:
     preview_every: int = 1
 
 
+@dataclass
+class Sketches:
+    """Collect what the techniques of a run have to show.
+
+    Shapes: maps[caption] (h, w) over the first picture; boxes of the layout that was used; watched things, as nouns,
+            whose presence is to be measured.
+    """
+
+    maps: dict[str, torch.Tensor] = field(default_factory=dict)
+    boxes: list[Box] = field(default_factory=list)
+    watched: list[str] = field(default_factory=list)
+
+
 @torch.no_grad()
 def denoise(
-    model: ModelBundle, text: TextCond, settings: DenoiseSettings, techniques: Sequence[Technique], notes: list[str]
+    model: ModelBundle,
+    text: TextCond,
+    settings: DenoiseSettings,
+    techniques: Sequence[Technique],
+    notes: list[str],
+    *,
+    sketches: Sketches | None = None,
 ) -> Generator[Progress, None, torch.Tensor]:
     """Walk from noise to clean latents.
 
     Shapes:  returned latents (num_images, spec.latent_channels, height_cells, width_cells) float32.
     Returns: a generator of one Progress per step, and of step 0 for what techniques do before the first; its return
-             value are the latents; notes gains sentences.
+             value are the latents; notes gains sentences, sketches what there is to show.
     Raises:  CompositionError before the first step if the techniques cannot run together or with this sampler.
     """
     scheduler = make_scheduler(settings.sampler, model.scheduler_config)
-    is_first_order = getattr(scheduler.config, "solver_order", 1) == 1
-    check_compatible(techniques, sampler=settings.sampler, is_first_order=is_first_order)
+    refuse_misfits(model, settings.sampler, techniques)
     scheduler.set_timesteps(settings.num_steps)
-    run = _describe_run(model, text, settings, notes)
+    run = _describe_run(model, text, settings, notes, sketches or Sketches())
     loop = _Loop(model, scheduler, run, any(technique.needs_whole_batch for technique in techniques))
     shape = (model.spec.latent_channels, run.height_cells, run.width_cells)
     latents = draw_noise(run.generators, shape, model.plan.device) * float(scheduler.init_noise_sigma)
@@ -89,7 +108,19 @@ def _take_turn(model: ModelBundle, hooks: Sequence[Hooks]) -> Iterator[None]:
         yield
 
 
-def _describe_run(model: ModelBundle, text: TextCond, settings: DenoiseSettings, notes: list[str]) -> RunInfo:
+def refuse_misfits(model: ModelBundle, sampler: str, techniques: Sequence[Technique]) -> None:
+    """Refuse techniques that cannot run together or with this sampler.
+
+    Raises: CompositionError naming both techniques, or the technique and the sampler.
+    """
+    scheduler = make_scheduler(sampler, model.scheduler_config)
+    is_first_order = getattr(scheduler.config, "solver_order", 1) == 1
+    check_compatible(techniques, sampler=sampler, is_first_order=is_first_order)
+
+
+def _describe_run(
+    model: ModelBundle, text: TextCond, settings: DenoiseSettings, notes: list[str], sketches: Sketches
+) -> RunInfo:
     """Collect what stays the same during the run."""
     return RunInfo(
         num_steps=settings.num_steps,
@@ -101,6 +132,9 @@ def _describe_run(model: ModelBundle, text: TextCond, settings: DenoiseSettings,
         text=text,
         generators=make_generators(settings.seed, settings.num_images),
         note=notes.append,
+        sketch=sketches.maps.__setitem__,
+        sketch_boxes=sketches.boxes.extend,
+        watch=sketches.watched.append,
     )
 
 

@@ -6,12 +6,13 @@ Pure data and geometry; which attention follows a box is the technique's affair.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
 from pipelines.errors import UserError
-from pipelines.prompt_plan import PromptPlan
+from pipelines.prompt_plan import PromptPlan, plan_prompt
 
 MAX_BOXES = 6
 MIN_SIDE_FRAC = 0.08
@@ -71,6 +72,11 @@ def propose_boxes(plan: PromptPlan) -> tuple[Box, ...]:
     return _place_in_line(phrases, is_column=relation == "above")
 
 
+def propose_layout(prompt: str) -> list[dict[str, Any]]:
+    """Place the things of a prompt, as plain boxes for the page's canvas; [] if it names none or too many."""
+    return [asdict(box) for box in propose_boxes(plan_prompt(prompt))]
+
+
 def _make_single(phrase: str) -> str:
     """Turn "three red stars" into "a red star", because each box holds one."""
     first, _, rest = phrase.partition(" ")
@@ -106,6 +112,17 @@ def make_masks(boxes: Sequence[Box], height_cells: int, width_cells: int) -> tor
         down = _cover(box.y0 * height_cells, box.y1 * height_cells, height_cells)
         mask += down[:, None] * across[None, :]
     return masks
+
+
+def choose_cells(masks: torch.Tensor) -> torch.Tensor:
+    """Decide for each cell whether it belongs to a box, so that inside and outside share the grid without rest.
+
+    Shapes:  masks (k, h, w) in 0..1, the share of each cell that a box covers; returns the same, bool.
+    Returns: the cells that a box covers by half, or, for one that is too small for that, those that it covers most.
+    """
+    best = masks.flatten(1).amax(1).clamp(max=0.5)
+    # A little below the limit: an edge in the middle of a cell must not depend on rounding.
+    return masks >= 0.999 * best[:, None, None]
 
 
 def _cover(begin: float, end: float, num_cells: int) -> torch.Tensor:

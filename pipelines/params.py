@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pipelines.errors import UserError
 
-_KEY = "limelight"
+KEY = "limelight"
 _Record = TypeVar("_Record")
 
 
@@ -63,13 +64,23 @@ class Flag:
     help: str = ""
 
 
-Spec = Range | Choice | Text | Flag
+@dataclass(frozen=True)
+class Checked:
+    """Describe a value with a form of its own: `check` returns it as it should be, or raises UserError."""
+
+    check: Callable[[Any], Any]
+    label: str = ""
+    help: str = ""
 
 
-def _field(spec: Spec) -> Any:
+Described = Range | Choice | Text | Flag
+Spec = Described | Checked
+
+
+def _field(spec: Described) -> Any:
     """Make the dataclass field that carries `spec`; a text without default stays a required field."""
     default = dataclasses.MISSING if isinstance(spec, Text) and spec.default is None else spec.default
-    return dataclasses.field(default=default, metadata={_KEY: spec})
+    return dataclasses.field(default=default, metadata={KEY: spec})
 
 
 def ranged(
@@ -105,9 +116,14 @@ def flag(default: bool, *, label: str = "", help: str = "") -> Any:
     return _field(Flag(default, label, help))
 
 
+def checked(make_default: Callable[[], Any], check: Callable[[Any], Any], *, label: str = "", help: str = "") -> Any:
+    """Declare a field whose value has a form of its own."""
+    return dataclasses.field(default_factory=make_default, metadata={KEY: Checked(check, label, help)})
+
+
 def specs(record_cls: type) -> dict[str, Spec]:
     """List every described field of a record class, in field order."""
-    return {f.name: f.metadata[_KEY] for f in dataclasses.fields(record_cls) if _KEY in f.metadata}
+    return {f.name: f.metadata[KEY] for f in dataclasses.fields(record_cls) if KEY in f.metadata}
 
 
 def ranges(record_cls: type) -> dict[str, Range | Choice]:
@@ -124,15 +140,21 @@ def validate(record: _Record) -> _Record:
     changed: dict[str, Any] = {}
     for name, spec in specs(type(record)).items():
         value = getattr(record, name)
-        checked = _check(name, value, spec)
-        if type(checked) is not type(value):
-            changed[name] = checked
+        result = check_value(name, value, spec)
+        # repr tells 1 from 1.0, also deep inside.
+        if repr(result) != repr(value):
+            changed[name] = result
     return dataclasses.replace(record, **changed) if changed else record  # type: ignore[type-var]
 
 
-def _check(name: str, value: Any, spec: Spec) -> Any:
-    """Return the checked value or raise UserError."""
+def check_value(name: str, value: Any, spec: Spec) -> Any:
+    """Return the value as its field wants it.
+
+    Raises: UserError with the value, the allowed values and what to do.
+    """
     label = spec.label or name.replace("_", " ").capitalize()
+    if isinstance(spec, Checked):
+        return spec.check(value)
     if isinstance(spec, Range):
         return _check_number(label, value, spec)
     if isinstance(spec, Choice):

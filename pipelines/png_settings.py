@@ -19,6 +19,7 @@ from PIL import PngImagePlugin
 from pipelines.backends import BACKEND_NAMES, find_spec
 from pipelines.errors import UserError
 from pipelines.params import validate
+from pipelines.technique_catalogue import catalogue
 from pipelines.types import ImageResult, TextToImageRequest
 
 KEY = "limelight"
@@ -67,9 +68,11 @@ def _to_parameters(request: TextToImageRequest, size_px: tuple[int, int]) -> str
         "CFG scale": f"{request.guidance_scale:g}",
         "Seed": request.seed,
         "Size": f"{size_px[0]}x{size_px[1]}",
-        "CFG rescale": f"{request.guidance_rescale:g}",
         "Model": request.backend,
     }
+    if request.techniques:
+        # Other tools read up to the next comma, so the options stay in our own key.
+        settings["Techniques"] = " + ".join(request.techniques)
     lines.append(", ".join(f"{key}: {value}" for key, value in settings.items()))
     return "\n".join(lines)
 
@@ -162,18 +165,16 @@ def _from_parameters(source: str) -> TextToImageRequest:
     if "Steps" not in found or "Seed" not in found:
         raise UserError("The settings inside this PNG are in an unknown form; set them by hand.")
     fields: dict[str, Any] = {"prompt": prompt.strip(), "negative_prompt": negative.strip()}
-    wanted = (
-        ("Steps", "num_steps"),
-        ("Seed", "seed"),
-        ("CFG scale", "guidance_scale"),
-        ("CFG rescale", "guidance_rescale"),
-    )
-    for key, name in wanted:
+    for key, name in (("Steps", "num_steps"), ("Seed", "seed"), ("CFG scale", "guidance_scale")):
         if key in found:
             fields[name] = _to_number(key, found[key])
     titles = {title: name for name, title in _SAMPLER_TITLES.items()}
     if found.get("Sampler", "").strip() in titles:
         fields["sampler"] = titles[found["Sampler"].strip()]
+    if "CFG rescale" in found:
+        fields["techniques"] = {"cfg_rescale": {"strength": _to_number("CFG rescale", found["CFG rescale"])}}
+    elif names := found.get("Techniques", "").strip():
+        fields["techniques"] = {name: {} for name in names.split(" + ")}
     if found.get("Model", "").strip() in BACKEND_NAMES:
         fields["backend"] = found["Model"].strip()
     return _to_request(fields, "The settings inside this PNG are in an unknown form; set them by hand.")
@@ -188,10 +189,15 @@ def _to_number(key: str, value: str) -> float | int:
 
 
 def to_python(request: TextToImageRequest) -> str:
-    """Write a request as code that draws the same picture with plain diffusers ("copy as Python").
+    """Write a request as code that draws the same picture ("copy as Python").
 
-    Returns: a runnable script; it saves one PNG per picture in the current folder.
+    Returns: a runnable script that saves one PNG per picture in the current folder: with plain diffusers where it can
+             do the same, else with Limelight's own pipelines.
     """
+    if set(request.techniques) - {"cfg_rescale"}:
+        return _to_own_python(request)
+    options = request.techniques.get("cfg_rescale")
+    rescale = 0.0 if options is None else options.get("strength", catalogue()["cfg_rescale"].specs["strength"].default)
     spec = find_spec(request.backend)
     pipeline, source = spec.pipeline_class, spec.source
     scheduler = _SCHEDULER_CLASSES[request.sampler]
@@ -207,7 +213,7 @@ def to_python(request: TextToImageRequest) -> str:
         f"    negative_prompt={request.negative_prompt!r},\n"
         f"    num_inference_steps={request.num_steps},\n"
         f"    guidance_scale={request.guidance_scale!r},\n"
-        f"    guidance_rescale={request.guidance_rescale!r},\n"
+        f"    guidance_rescale={rescale!r},\n"
         f"{size}"
         f"    num_images_per_prompt={request.num_images},\n"
         f'    generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],\n'
@@ -220,3 +226,17 @@ def to_python(request: TextToImageRequest) -> str:
 def _sizes(request: TextToImageRequest) -> list[tuple[str, int]]:
     """List the sides that differ from the model's own size."""
     return [(side, value) for side, value in (("width", request.width_px), ("height", request.height_px)) if value]
+
+
+def _to_own_python(request: TextToImageRequest) -> str:
+    """Write a request with techniques that plain diffusers does not have; run it in Limelight's folder."""
+    defaults = {field.name: field.default for field in dataclasses.fields(request)}
+    values = {name: value for name, value in vars(request).items() if value != defaults[name] or name == "prompt"}
+    lines = "".join(f"    {name}={value!r},\n" for name, value in values.items())
+    return (
+        f"from pipelines import ModelStore, TextToImageRequest, text_to_image_stream\n\n"
+        f"request = TextToImageRequest(\n{lines})\n"
+        f"*steps, result = text_to_image_stream(request, ModelStore())\n"
+        f"for index, image in enumerate(result.images):\n"
+        f'    image.save(f"limelight_{{result.seed_used + index}}.png")\n'
+    )

@@ -7,6 +7,7 @@ so it serves every backend; it understands the plain English of captions, not fr
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.text_side import TextSide
@@ -62,7 +63,16 @@ class PromptPlan:
 
     def describe(self, index: int) -> str:
         """Make the prompt of one thing alone, in the same setting: "a red boat, night sky, watercolor"."""
-        return self.front + join_phrases(self.objects[index].phrase, self.setting)
+        return self.describe_some((index,))
+
+    def describe_some(self, indices: Sequence[int]) -> str:
+        """Make the prompt of some of the things in the same setting, each with its own words.
+
+        Returns: without things, the setting alone: "a watercolor of a cat at sea" becomes "at sea, a watercolor".
+        """
+        if not indices:
+            return join_phrases(self.setting, self.front.strip().removesuffix(" of"))
+        return self.front + join_phrases(" and ".join(self.objects[index].phrase for index in indices), self.setting)
 
 
 def plan_prompt(prompt: str) -> PromptPlan:

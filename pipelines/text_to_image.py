@@ -1,27 +1,29 @@
 """Text to image: a request becomes a stream of Progress and, last, one ImageResult.
 
-With `compare` the same seed is drawn without and with guidance rescale. Closing the stream stops the run.
+With `compare` the same seed is drawn without and with the chosen techniques. Closing the stream stops the run.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 import torch
 from PIL import Image
 
-from pipelines.denoise import DenoiseSettings, denoise
+from pipelines.denoise import DenoiseSettings, Sketches, denoise, refuse_misfits
 from pipelines.errors import UserError
-from pipelines.images import check_size, decode, measure_contrast
+from pipelines.images import check_size, decode
+from pipelines.measures import measure
 from pipelines.model import ModelBundle
 from pipelines.params import validate
+from pipelines.sketches import draw_sketches
+from pipelines.techniques import make_techniques
 from pipelines.techniques.base import Technique
-from pipelines.techniques.cfg_rescale import CfgRescale
 from pipelines.text_side import describe_reading, encode_prompt
-from pipelines.types import ImageResult, Measure, Progress, TextToImageRequest
+from pipelines.types import ImageResult, Progress, TextToImageRequest
 
 Pictures = tuple[Image.Image, ...]
 
@@ -44,11 +46,13 @@ def text_to_image_stream(
     Raises:  UserError with one sentence for what the user can correct; BackendUnavailable if the model cannot run.
     """
     request = validate(request)
+    techniques = make_techniques(request.techniques)
     if not request.prompt.strip():
         raise UserError('The prompt is empty; say what to draw, for example "a red boat on the sea".')
     model = models.get(request.backend)
     width_px, height_px, notes = check_size(model, request.width_px, request.height_px)
-    notes += _read_prompts(request, model) + _name_idle_settings(request)
+    notes += _read_prompts(request, model) + _name_idle_settings(request, techniques)
+    refuse_misfits(model, request.sampler, techniques)
     start = time.perf_counter()
     with model.lock:
         text = encode_prompt(model, request.prompt, request.negative_prompt, size_px=(width_px, height_px))
@@ -61,32 +65,25 @@ def text_to_image_stream(
         width_px=width_px,
         height_px=height_px,
     )
+    sketches = Sketches()
     drawn: list[Pictures] = []
-    arms = _list_arms(request)
-    for label, techniques in arms:
-        stream = denoise(model, text, settings, techniques, notes)
+    arms = [("without, ", ()), ("with, ", techniques)] if request.compare and techniques else [("", techniques)]
+    for label, used in arms:
+        stream = denoise(model, text, settings, used, notes, sketches=sketches)
         latents = yield from _count_on(stream, label, len(drawn), len(arms))
         with model.lock:
             drawn.append(tuple(decode(model, latents)))
+    is_compared = len(drawn) > 1
     yield ImageResult(
         images=drawn[-1],
-        baseline_images=drawn[0] if request.compare else (),
+        baseline_images=drawn[0] if is_compared else (),
         seed_used=request.seed,
         seconds=time.perf_counter() - start,
-        measures=_measure(model, request.prompt, drawn[0], drawn[-1]) if request.compare else (),
+        measures=measure(model, request.prompt, techniques, drawn, sketches) if is_compared else (),
         notes=tuple(dict.fromkeys(notes)),
         request=request,
+        sketches=draw_sketches(drawn[-1][0], sketches),
     )
-
-
-def _list_arms(request: TextToImageRequest) -> list[tuple[str, tuple[Technique, ...]]]:
-    """List what is drawn: the technique's arm last, plain guidance before it when there is something to compare."""
-    if not request.guidance_rescale:
-        return [("", ())]
-    technique = CfgRescale(strength=request.guidance_rescale)
-    if request.compare:
-        return [("without rescale, ", ()), ("with rescale, ", (technique,))]
-    return [("", (technique,))]
 
 
 def _count_on(
@@ -125,29 +122,16 @@ def _read_prompts(request: TextToImageRequest, model: ModelBundle) -> list[str]:
     return notes
 
 
-def _name_idle_settings(request: TextToImageRequest) -> list[str]:
+def _name_idle_settings(request: TextToImageRequest, techniques: Sequence[Technique]) -> list[str]:
     """Name settings that have no effect together, so that nothing is ignored silently."""
     notes = []
+    titles = [technique.title for technique in techniques if "combine" in technique.points]
     if request.guidance_scale == 0.0:
         notes.append("Guidance 0 ignores the prompt; 1 follows it plainly, 3 to 5 follow it closely.")
     if request.guidance_scale == 1.0 and request.negative_prompt.strip():
         notes.append("The negative prompt has no effect at guidance 1; raise the guidance.")
-    if request.guidance_scale == 1.0 and request.guidance_rescale:
-        notes.append("Guidance rescale has no effect at guidance 1; raise the guidance.")
-    if request.compare and not request.guidance_rescale:
-        notes.append("Guidance rescale is 0, so both pictures are the same; raise it to compare.")
+    if request.guidance_scale == 1.0:
+        notes += [f"{title} has no effect at guidance 1; raise the guidance." for title in titles]
+    if request.compare and not request.techniques:
+        notes.append("No technique is chosen, so there is nothing to compare; choose one.")
     return notes
-
-
-def _measure(model: ModelBundle, prompt: str, baseline: Pictures, images: Pictures) -> tuple[Measure, ...]:
-    """Measure what guidance rescale is supposed to lower, and what it must not lower: the agreement with the prompt."""
-    (clipped_off, contrast_off), (clipped_on, contrast_on) = measure_contrast(baseline), measure_contrast(images)
-    measures = [
-        Measure("clipped_frac", "Pixels at black or white", clipped_off, clipped_on, "share"),
-        Measure("rms_contrast", "RMS contrast", contrast_off, contrast_on, "share"),
-    ]
-    if model.judge is not None:
-        off, on = (model.judge.score(prompt, pictures) for pictures in (baseline, images))
-        if off is not None and on is not None:
-            measures.append(Measure("prompt_agreement", "Named things found", off, on, "share"))
-    return tuple(measures)

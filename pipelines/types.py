@@ -5,14 +5,15 @@ Holds no behaviour and imports no model code, so that the page can be built befo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from pipelines.backends import DEFAULT_BACKEND
-from pipelines.params import choice, flag, ranged, text
+from pipelines.params import checked, choice, flag, ranged, text
+from pipelines.technique_catalogue import check_techniques
 
 if TYPE_CHECKING:
     import torch
@@ -36,19 +37,17 @@ class TextToImageRequest:
     guidance_scale: float = ranged(
         4.0, 0.0, 20.0, 0.1, label="Guidance", help="How hard the prompt pulls; 1 is no pull."
     )
-    guidance_rescale: float = ranged(
-        0.0,
-        0.0,
-        1.0,
-        0.05,
-        label="Guidance rescale",
-        help="Takes back the harsh contrast of strong guidance; 0 is off.",
+    techniques: dict[str, dict[str, Any]] = checked(
+        dict,
+        check_techniques,
+        label="Techniques",
+        help="What is added to plain guidance: {name: {option: value}}, options left out keep their defaults.",
     )
     sampler: str = choice("dpmpp_2m", SAMPLERS, label="Sampler", help="The rule that walks from noise to picture.")
     width_px: int | None = ranged(None, 64, 2048, 8, unit="px", label="Width", help="Empty: the model's own size.")
     height_px: int | None = ranged(None, 64, 2048, 8, unit="px", label="Height", help="Empty: the model's own size.")
     num_images: int = ranged(1, 1, 8, 1, label="Pictures", help="How many pictures, each with the next seed.")
-    compare: bool = flag(False, label="Compare", help="Draw the same seed without and with the technique.")
+    compare: bool = flag(False, label="Compare", help="Draw the same seed without and with the techniques.")
     backend: str = text(DEFAULT_BACKEND, 100, label="Backend", help="Which model draws.")
 
 
@@ -80,7 +79,10 @@ class Measure:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """Hold finished pictures and everything that is true about how they were made."""
+    """Hold finished pictures and everything that is true about how they were made.
+
+    `sketches` are pictures that explain a technique, each with its caption: where a word drew attention, the boxes.
+    """
 
     images: tuple[Image.Image, ...]
     baseline_images: tuple[Image.Image, ...]
@@ -89,6 +91,7 @@ class ImageResult:
     measures: tuple[Measure, ...]
     notes: tuple[str, ...]
     request: TextToImageRequest
+    sketches: tuple[tuple[str, Image.Image], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,9 @@ class RunInfo:
     """Tell a technique, when it is opened, what stays the same during the whole run.
 
     Shapes: latents of the run are (num_images, spec.latent_channels, height_cells, width_cells).
-    Units:  note(sentence) adds a sentence to the result's notes.
+    Units:  note(sentence) adds a sentence to the result's notes; sketch(caption, map) shows a map (h, w) over the first
+            picture, instead of an earlier one of that caption; sketch_boxes(boxes) shows a layout; watch(noun) asks to
+            measure whether that thing is there.
     """
 
     num_steps: int
@@ -108,6 +113,9 @@ class RunInfo:
     text: TextCond
     generators: tuple[torch.Generator, ...]
     note: Callable[[str], None]
+    sketch: Callable[[str, torch.Tensor], None] = lambda caption, cells: None
+    sketch_boxes: Callable[[Sequence[Any]], None] = lambda boxes: None
+    watch: Callable[[str], None] = lambda noun: None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 PICKLES = ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
 CONTAINERS = (ast.Tuple, ast.List, ast.Dict, ast.Set)
+# What tabs share; every other file of tabs/ is a tab or the page's frame.
+TAB_PARTS = ("wiring", "controls", "technique_picker", "layout_canvas")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Source:
     @property
     def is_tab(self) -> bool:
         """True for a file of one tab."""
-        return self.folder == "tabs" and not self.path.endswith(("__init__.py", "wiring.py", "controls.py"))
+        return self.folder == "tabs" and Path(self.path).stem not in ("__init__", *TAB_PARTS)
 
 
 def make_source(path: str, text: str) -> Source:

@@ -12,8 +12,10 @@ SOURCES = rules.load_sources()
 BACKENDS = ("storybook", "sd15", "sdxl")
 TECHNIQUE_PARTS = (
     *("types", "params", "errors", "model", "schedules", "cfg_batch", "attention", "techniques.base"),
-    # What several techniques share: maps from attention, boxes, the reading and encoding of prompts.
-    *("attention_maps", "layout", "prompt_plan", "text_side"),
+    # What several techniques share: maps from attention and losses on them, boxes, the reading and encoding of prompts.
+    *("attention_maps", "attention_loss", "layout", "regions", "prompt_plan", "text_side"),
+    # Pictures larger than trained, and the noise and previews of a technique that draws on its own.
+    *("windows", "dilation", "seeding", "images"),
 )
 TOP_LEVEL = ("app", "tabs", "pipelines", "training", "benchmarks", "tests")
 MAY_IMPORT = {
@@ -67,7 +69,7 @@ def check_tabs(source: Source) -> Iterator[str]:
     is_list = source.path == "tabs/__init__.py"
     for name, line in imported(source):
         first, *rest = name.split(".")
-        inner = first == "tabs" and not is_list and rest[:1] not in (["wiring"], ["controls"])
+        inner = first == "tabs" and not is_list and rest[:1] not in ([part] for part in rules.TAB_PARTS)
         deep = first == "pipelines" and len(rest) != 1
         if (not is_stdlib(name) and first not in ("gradio", "PIL", "pipelines", "tabs")) or inner or deep:
             yield f"line {line}: a tab may not import {name}"

@@ -1,12 +1,42 @@
-"""The list of techniques, in display order; the only place that lists them."""
+"""The list of techniques, in display order, and the records that a choice of them stands for."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.layout import Box
+from pipelines.techniques.acc_diffusion import AccDiffusion
 from pipelines.techniques.attend_and_excite import AttendAndExcite
+from pipelines.techniques.base import Technique
 from pipelines.techniques.cfg_rescale import CfgRescale
+from pipelines.techniques.initno import InitNo
 from pipelines.techniques.multi_diffusion import MultiDiffusion
+from pipelines.techniques.noise_collage import NoiseCollage
 from pipelines.techniques.rece import Rece
 from pipelines.techniques.regional_attention import RegionalAttention
 from pipelines.techniques.s_cfg import SCfg
 
-TECHNIQUES = (CfgRescale, SCfg, AttendAndExcite, RegionalAttention, MultiDiffusion, Rece)
+TECHNIQUES = (
+    CfgRescale,
+    SCfg,
+    AttendAndExcite,
+    InitNo,
+    RegionalAttention,
+    NoiseCollage,
+    MultiDiffusion,
+    AccDiffusion,
+    Rece,
+)
+
+
+def make_techniques(chosen: Mapping[str, Mapping[str, Any]]) -> tuple[Technique, ...]:
+    """Make the records of a checked choice ({name: {option: value}}), in display order."""
+    records: list[Technique] = []
+    for technique in TECHNIQUES:
+        if technique.name in chosen:
+            options = dict(chosen[technique.name])
+            if "boxes" in options:
+                options["boxes"] = tuple(Box(**box) for box in options["boxes"])
+            records.append(technique(**options))
+    return tuple(records)

@@ -6,18 +6,17 @@ moves the latents before each step, and more than once at three of the steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from pipelines.attention import AttentionLayer, list_layers
-from pipelines.attention_maps import average_layers, count_prompt_tokens, observe, pick_row, to_grid, word_maps
+from pipelines.attention import list_layers
+from pipelines.attention_loss import Verdict, Watch, find_things, make_watch, neglect, see, walk_down
 from pipelines.model import ModelBundle
 from pipelines.params import ranged, validate
-from pipelines.prompt_plan import find_tokens, plan_prompt
 from pipelines.techniques.base import Hooks
 from pipelines.types import RunInfo, StepContext
 
@@ -60,31 +59,25 @@ class AttendAndExcite:
     def open(self, model: ModelBundle, run: RunInfo) -> Iterator[Hooks]:
         """Find the tokens of the prompt's things."""
         validate(self)
-        side, prompt = model.sides[0], run.text.prompt
-        words = [find_tokens(prompt, thing.noun_span, side) for thing in plan_prompt(prompt).objects]
-        words = [tokens for tokens in words if tokens]
-        if not words and self.step_frac:
+        prompt, coarse = run.text.prompt, model.spec.coarse_cells
+        found = find_things(model, prompt)
+        if not found and self.step_frac:
             run.note(f"{self.title} found no thing in the prompt to attend to; name one, for example 'a boat'.")
-        layers = [layer for layer, _ in list_layers(model.unet) if layer.kind == "cross"]
-        layers = [layer for layer in layers if layer.cells == model.spec.coarse_cells]
-        yield _Exciting(self, words, layers, count_prompt_tokens(model, prompt))
+        layers = [layer for layer, _ in list_layers(model.unet) if (layer.kind, layer.cells) == ("cross", coarse)]
+        words = [tokens for _, tokens in found]
+        watch = make_watch(model, prompt, words, layers, sharpness=self.sharpness)
+        yield _Exciting(self, watch, [thing.noun for thing, _ in found], run)
 
 
 class _Exciting(Hooks):
     """Update the latents of each picture on its own, so that one picture's neglect never moves another."""
 
-    def __init__(
-        self,
-        technique: AttendAndExcite,
-        words: Sequence[tuple[int, ...]],
-        layers: Sequence[AttentionLayer],
-        num_tokens: int,
-    ) -> None:
-        self.technique, self.words, self.layers, self.num_tokens = technique, words, layers, num_tokens
+    def __init__(self, technique: AttendAndExcite, watch: Watch, nouns: list[str], run: RunInfo) -> None:
+        self.technique, self.watch, self.nouns, self.run = technique, watch, nouns, run
 
     def before_unet(self, latents: torch.Tensor, ctx: StepContext) -> torch.Tensor:
         """Update in the first half of the run, repeatedly where a threshold is set."""
-        if not self.words or self.technique.step_frac == 0.0 or ctx.fraction >= UPDATED_FRAC:
+        if not self.watch.words or self.technique.step_frac == 0.0 or ctx.fraction >= UPDATED_FRAC:
             return latents
         return torch.cat([self._excite(latents[row : row + 1], row, ctx) for row in range(len(latents))])
 
@@ -93,33 +86,13 @@ class _Exciting(Hooks):
         step_frac = self.technique.step_frac * (begin + (end - begin) * ctx.fraction) ** 0.5
         wanted = [threshold for share, threshold in REFINEMENTS if round(share * ctx.num_steps) == ctx.step]
         repeats = self.technique.max_refinements if wanted else 0
-        for _ in range(1 + repeats):
-            loss, gradient = self._look(latents, row, ctx)
-            latents = latents - move(latents, gradient, step_frac * loss)
-            if wanted and 1 - loss >= wanted[0]:
-                break
-        return latents
 
-    def _look(self, latents: torch.Tensor, row: int, ctx: StepContext) -> tuple[float, torch.Tensor]:
-        with torch.enable_grad():
-            leaf = latents.detach().requires_grad_()
-            maps = observe(ctx.model, leaf, ctx.timestep, pick_row(ctx.text, row), self.layers)
-            average = average_layers(maps, self.layers)
-            size = to_grid(average.shape[1], (latents.shape[2], latents.shape[3]))
-            loss = neglect(word_maps(average, self.words, self.num_tokens, size, self.technique.sharpness))
-            (gradient,) = torch.autograd.grad(loss, leaf)
-        return float(loss), gradient
+        def judge(leaf: torch.Tensor) -> Verdict:
+            maps = see(self.watch, leaf, row, ctx).maps
+            if row == 0:
+                for noun, cells in zip(self.nouns, maps.detach(), strict=True):
+                    self.run.sketch(f"Where \u2018{noun}\u2019 has attention", cells)
+            loss = neglect(maps)
+            return Verdict(loss, bool(wanted) and 1 - float(loss.detach()) >= wanted[0])
 
-
-def neglect(maps: torch.Tensor) -> torch.Tensor:
-    """Return the loss of the most neglected word.
-
-    Shapes: maps (k, h, w) in 0..1; returns a scalar in 0..1.
-    Source: arXiv 2301.13826.
-    """
-    return (1 - maps.flatten(1).amax(1)).clamp_min(0).amax()
-
-
-def move(latents: torch.Tensor, gradient: torch.Tensor, length_frac: float) -> torch.Tensor:
-    """Return the step along a gradient, of the given length as a share of the latents' own; 0 for no gradient."""
-    return gradient * (length_frac * latents.norm() / gradient.norm().clamp_min(1e-12))
+        return walk_down(latents, judge, step_frac, 1 + repeats)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -17,8 +17,7 @@ from pipelines.model import ModelBundle, TextCond
 from pipelines.params import ranged, validate
 from pipelines.techniques.base import Halves, Hooks, UNetCall
 from pipelines.types import RunInfo, StepContext
-
-Window = tuple[slice, slice]
+from pipelines.windows import Window, average_windows, place_windows, tell_size
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class MultiDiffusion:
         windows = place_windows(size, side, self.overlap) if self.is_windowed else [(slice(None), slice(None))]
         if self.is_windowed and len(windows) == 1:
             run.note(f"{self.title} has one window here; ask for a picture larger than {model.spec.image_px} px.")
-        yield _Windows(windows, to_window(run.text, model.spec.image_px))
+        yield _Windows(windows, tell_size(run.text, (model.spec.image_px, model.spec.image_px)))
 
 
 class _Windows(Hooks):
@@ -70,33 +69,4 @@ class _Windows(Hooks):
         """Average the predictions of all windows, cell by cell."""
         if len(self.windows) == 1:
             return call(latents, ctx.text)
-        totals = [torch.zeros_like(latents), torch.zeros_like(latents)]
-        counts = torch.zeros_like(latents[:1, :1])
-        for down, across in self.windows:
-            for total, half in zip(totals, call(latents[:, :, down, across], self.text)):
-                total[:, :, down, across] += half
-            counts[:, :, down, across] += 1
-        return totals[0] / counts, totals[1] / counts
-
-
-def to_window(text: TextCond, image_px: int) -> TextCond:
-    """Tell a model that is conditioned on sizes that it sees a picture of the trained size, uncropped."""
-    if not text.time_ids.shape[-1]:
-        return text
-    sizes = [image_px, image_px, 0, 0, image_px, image_px]
-    return replace(text, time_ids=text.time_ids.new_tensor([sizes]))
-
-
-def place_windows(size_cells: tuple[int, int], side_cells: int, overlap: float) -> list[Window]:
-    """Cover a picture with as few equally spaced windows as the overlap allows.
-
-    Units:   size_cells (height, width), side_cells the edge of a window; overlap is a share 0..1 of the edge.
-    Returns: (rows, columns) of each window, row by row; a side no longer than a window has one.
-    """
-    lines = []
-    for length in size_cells:
-        stride = max(1, int(side_cells * (1 - overlap)))
-        count = 1 + max(0, -(-(length - side_cells) // stride))
-        starts = [round(index * (length - side_cells) / (count - 1)) for index in range(count)] if count > 1 else [0]
-        lines.append([slice(start, min(start + side_cells, length)) for start in starts])
-    return [(down, across) for down in lines[0] for across in lines[1]]
+        return average_windows(latents, self.windows, lambda part, _: call(part, self.text))

@@ -69,6 +69,8 @@ class Rece:
         concept = self.concept.strip() or (things[0].noun if things else "")
         if not concept and self.strength:
             run.note(f"{self.title} has nothing to erase; name a concept.")
+        if concept and self.strength:
+            run.watch(concept)
         if not concept or self.strength == 0.0:
             yield Hooks()
             return

@@ -15,12 +15,11 @@ from typing import Any, ClassVar
 import torch
 
 from pipelines.attention import AttentionLayer, Processor, patched, project_out, project_qkv, run_attention
-from pipelines.layout import Box, check_boxes, make_masks, propose_boxes
+from pipelines.layout import Box, make_masks
 from pipelines.model import ModelBundle
 from pipelines.params import ranged, validate
-from pipelines.prompt_plan import join_phrases, plan_prompt
+from pipelines.regions import read_regions
 from pipelines.techniques.base import Hooks
-from pipelines.text_side import encode_prompt
 from pipelines.types import RunInfo, StepContext
 
 
@@ -55,16 +54,13 @@ class RegionalAttention:
     def open(self, model: ModelBundle, run: RunInfo) -> Iterator[Hooks]:
         """Encode the phrases; the attention is changed step by step."""
         validate(self)
-        plan = plan_prompt(run.text.prompt)
-        boxes = check_boxes(self.boxes or propose_boxes(plan))
-        if not boxes and self.weight:
+        regions = read_regions(model, run, self.boxes)
+        if not regions.boxes and self.weight:
             run.note(f"{self.title} found nothing to place; draw boxes, or name things in the prompt.")
-        px = model.spec.px_per_cell
-        size_px = (run.width_cells * px, run.height_cells * px)
-        with model.lock:
-            conds = [encode_prompt(model, join_phrases(box.phrase, plan.setting), size_px=size_px) for box in boxes]
-        hidden = torch.cat([cond.hidden_cond for cond in conds]) if conds else None
-        yield _Regions(self, boxes, hidden, (run.height_cells, run.width_cells))
+        if self.weight:
+            run.sketch_boxes(regions.boxes)
+        hidden = torch.cat([text.hidden_cond for text in regions.texts]) if regions.texts else None
+        yield _Regions(self, regions.boxes, hidden, regions.size_cells)
 
 
 class _Regions(Hooks):

@@ -61,16 +61,15 @@ class SCfg:
         coarse = sorted({layer.cells for layer in layers})[:2]
         layers = [layer for layer in layers if layer.cells in coarse]
         num_tokens = count_prompt_tokens(model, run.text.prompt)
-        yield _Evening(self.strength, layers, num_tokens, (run.height_cells, run.width_cells))
+        yield _Evening(self.strength, layers, num_tokens, run)
 
 
 class _Evening(Hooks):
     """Record attention during the step's UNet call and scale the guidance afterwards."""
 
-    def __init__(
-        self, strength: float, layers: list[AttentionLayer], num_tokens: int, size_cells: tuple[int, int]
-    ) -> None:
-        self.strength, self.layers, self.num_tokens, self.size_cells = strength, layers, num_tokens, size_cells
+    def __init__(self, strength: float, layers: list[AttentionLayer], num_tokens: int, run: RunInfo) -> None:
+        self.strength, self.layers, self.num_tokens, self.run = strength, layers, num_tokens, run
+        self.size_cells = (run.height_cells, run.width_cells)
         self.recorder = AttentionRecorder()
 
     def patch(self, model: ModelBundle) -> AbstractContextManager[object]:
@@ -92,6 +91,7 @@ class _Evening(Hooks):
         pull = (pred_cond - pred_uncond).norm(dim=1)
         scale = even_out(pull, *to_regions(maps_uncond, maps_cond, pull.shape[-2:]), ctx.guidance_scale)
         scale = 1 + self.strength * (scale - 1)
+        self.run.sketch("Where guidance is stronger", scale[0])
         return pred_uncond + ctx.guidance_scale * scale[:, None] * (pred_cond - pred_uncond)
 
 

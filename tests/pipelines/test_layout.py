@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipelines.errors import UserError
-from pipelines.layout import MAX_BOXES, Box, check_boxes, make_masks, propose_boxes
+from pipelines.layout import MAX_BOXES, Box, check_boxes, choose_cells, make_masks, propose_boxes
 from pipelines.prompt_plan import plan_prompt
 
 
@@ -59,3 +59,21 @@ def test_masks_cover_exactly_the_area_on_every_grid() -> None:
         areas = [(box.x1 - box.x0) * (box.y1 - box.y0) for box in boxes]
         assert torch.allclose(masks.mean((1, 2)), torch.tensor(areas), atol=1e-5)
         assert (masks > 0).flatten(1).any(1).all()
+
+
+def test_a_box_owns_the_cells_that_it_covers_by_half_and_never_none() -> None:
+    boxes = [Box("a", 0.1, 0.25, 0.6, 0.9), Box("b", 0.47, 0.47, 0.55, 0.55), Box("c", 0.0, 0.0, 1.0, 1.0)]
+    for cells in (4, 8, 16, 32):
+        owned = choose_cells(make_masks(boxes, cells, 2 * cells))
+        assert owned.dtype == torch.bool and owned.flatten(1).any(1).all() and owned[2].all()
+        for row in range(cells):
+            for column in range(2 * cells):
+                down = max(0, min(row + 1, 0.9 * cells) - max(row, 0.25 * cells))
+                across = max(0, min(column + 1, 0.6 * 2 * cells) - max(column, 0.1 * 2 * cells))
+                assert owned[0, row, column] == (down * across >= 0.4999)
+    assert choose_cells(make_masks(boxes, 4, 4))[1].sum() == 1
+
+
+def test_a_box_that_ends_in_the_middle_of_a_cell_owns_it() -> None:
+    owned = choose_cells(make_masks([Box("a", 0.0, 0.0, 0.1875, 1.0)], 8, 8))[0]
+    assert owned[:, :2].all() and not owned[:, 2:].any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import struct
@@ -55,13 +56,15 @@ def test_a_picture_that_does_not_exist_is_refused() -> None:
 
 
 def test_the_readable_block_is_what_other_tools_expect(tmp_path: Path) -> None:
-    request = TextToImageRequest("a red boat", "fog", seed=7, num_steps=12, guidance_scale=3.5, guidance_rescale=0.5)
+    request = TextToImageRequest(
+        "a red boat", "fog", seed=7, num_steps=12, guidance_scale=3.5, techniques={"s_cfg": {}, "rece": {}}
+    )
     path, result = tmp_path / "picture.png", make_result(request)
     result.images[0].save(path, pnginfo=settings_to_pnginfo(result))
     written = Image.open(path).text["parameters"]  # type: ignore[attr-defined]
     assert written == (
         "a red boat\nNegative prompt: fog\nSteps: 12, Sampler: DPM++ 2M, CFG scale: 3.5, Seed: 7, Size: 8x8, "
-        "CFG rescale: 0.5, Model: storybook"
+        "Model: storybook, Techniques: s_cfg + rece"
     )
     assert read_settings(save(tmp_path / "other.png", parameters=written)) == request
 
@@ -70,6 +73,11 @@ def test_a_block_of_another_tool_is_read_as_far_as_it_goes(tmp_path: Path) -> No
     written = "a castle, (best:1.2)\nSteps: 30, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, Model: dream"
     expected = TextToImageRequest("a castle, (best:1.2)", seed=42, num_steps=30, guidance_scale=7)
     assert read_settings(save(tmp_path / "other.png", parameters=written)) == expected
+
+
+def test_the_rescale_of_another_tool_is_our_technique(tmp_path: Path) -> None:
+    path = save(tmp_path / "other.png", parameters="a castle\nSteps: 30, Seed: 42, CFG rescale: 0.5")
+    assert read_settings(path).techniques == {"cfg_rescale": {"strength": 0.5}}
 
 
 @pytest.mark.parametrize(
@@ -135,9 +143,25 @@ def test_damaged_and_foreign_files_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_python_code_names_every_setting_and_survives_quotes() -> None:
-    code = to_python(dataclasses.replace(REQUEST, width_px=128, guidance_rescale=0.3))
+    code = to_python(dataclasses.replace(REQUEST, width_px=128, techniques={"cfg_rescale": {"strength": 0.3}}))
     compile(code, "copied", "exec")
     for piece in (repr(REQUEST.prompt), "DDIMScheduler", "num_inference_steps=12", "guidance_scale=3.5", "width=128"):
         assert piece in code
     assert "guidance_rescale=0.3" in code and "range(7, 9)" in code and "assets/storybook" in code
     assert "StableDiffusionXLPipeline" in to_python(TextToImageRequest("a", backend="sdxl"))
+
+
+def test_python_code_of_a_technique_uses_our_own_pipelines() -> None:
+    request = dataclasses.replace(REQUEST, techniques={"s_cfg": {"strength": 0.5}})
+    code = to_python(request)
+    compile(code, "copied", "exec")
+    written = read_request(code)
+    assert written == request
+
+
+def read_request(code: str) -> TextToImageRequest:
+    """Run the part of copied code that makes the request."""
+    call = code.split("request = ")[1].split("\n)\n")[0] + "\n)"
+    tree = ast.parse(call, mode="eval").body
+    assert isinstance(tree, ast.Call)
+    return TextToImageRequest(**{str(word.arg): ast.literal_eval(word.value) for word in tree.keywords})

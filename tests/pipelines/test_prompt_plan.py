@@ -60,3 +60,10 @@ def test_tokens_of_a_noun_are_found_in_every_tokenizer(name: str, request: pytes
     assert "boat".startswith("".join(words).replace("</w>", "")) and tokens
     long = "a red star, " * 60 + prompt
     assert find_tokens(long, plan_prompt(long).objects[-1].noun_span, side) == ()
+
+
+def test_some_things_are_described_in_the_common_setting() -> None:
+    plan = plan_prompt("a watercolor of a red boat left of a moon at sea, night")
+    assert plan.describe_some((0, 1)) == "a watercolor of a red boat and a moon at sea, night"
+    assert plan.describe_some(()) == "at sea, night, a watercolor"
+    assert plan_prompt("a boat").describe_some(()) == ""

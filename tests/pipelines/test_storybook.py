@@ -85,12 +85,12 @@ def plain_pipeline() -> Any:
 def test_copied_python_draws_the_same_picture(
     storybook: ModelBundle, provide: Callable[[Any], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = TextToImageRequest(PROMPT, seed=8, num_steps=3, guidance_rescale=0.5)
+    request = TextToImageRequest(PROMPT, seed=8, num_steps=3, techniques={"cfg_rescale": {"strength": 0.5}})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "assets").symlink_to(PROJECT_DIR / "assets")
     (tmp_path / "copied.py").write_text(to_python(request), encoding="utf-8")
     runpy.run_path(str(tmp_path / "copied.py"))
-    ours = draw(storybook, provide, seed=8, num_steps=3, guidance_rescale=0.5)[1].images[0]
+    ours = draw(storybook, provide, seed=8, num_steps=3, techniques={"cfg_rescale": {"strength": 0.5}})[1].images[0]
     assert mean_distance(ours, Image.open(tmp_path / "limelight_8.png")) < 0.5
 
 
@@ -119,8 +119,9 @@ def test_guidance_rescale_softens_what_strong_guidance_hardens(
     storybook: ModelBundle, provide: Callable[[Any], Any]
 ) -> None:
     offs, ons = [], []
+    rescale = {"cfg_rescale": {"strength": 0.9}}
     for seed in range(3):
-        settings = {"seed": seed, "num_steps": 6, "guidance_scale": 12.0, "guidance_rescale": 0.9, "compare": True}
+        settings = {"seed": seed, "num_steps": 6, "guidance_scale": 12.0, "techniques": rescale, "compare": True}
         measures = {measure.name: measure for measure in draw(storybook, provide, **settings)[1].measures}
         offs.append(measures["rms_contrast"].off)
         ons.append(measures["rms_contrast"].on)
