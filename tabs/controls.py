@@ -18,8 +18,9 @@ import gradio as gr
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 
-from pipelines import Choice, ImageResult, Measure, Progress, Range, ranges, settings_to_pnginfo
+from pipelines import Choice, Flag, ImageResult, Measure, Progress, Range, Text, catalogue, settings_to_pnginfo
 
+Control = Range | Choice | Text | Flag
 WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,40}\s*")
 
 
@@ -29,10 +30,14 @@ def pass_on(widget: Any) -> Any:
     return widget
 
 
-def make_control(spec: Range | Choice, *, value: Any = None, **options: Any) -> gr.components.Component:
+def make_control(spec: Control, *, value: Any = None, **options: Any) -> gr.components.Component:
     """Build the widget of one described field; `value` replaces the default of the record."""
     start = spec.default if value is None else value
     shared = {"label": spec.label, "info": spec.help or None, "value": start, **options}
+    if isinstance(spec, Flag):
+        return pass_on(gr.Checkbox(**shared))
+    if isinstance(spec, Text):
+        return pass_on(gr.Textbox(max_lines=1, **shared))
     if isinstance(spec, Choice):
         return pass_on(gr.Dropdown(choices=list(spec.options), filterable=False, **shared))
     return pass_on(gr.Slider(minimum=spec.low, maximum=spec.high, step=spec.step, **shared))
@@ -144,6 +149,16 @@ def build_result(invitation: str) -> dict[str, Any]:
         # Stop speaks here: late words of the ended run may still reach the line above, and must not overwrite these.
         made["stopped"] = gr.HTML(elem_classes="status-box stopped-box", apply_default_css=False)
     made["facts"] = gr.HTML(elem_classes="facts-box", apply_default_css=False)
+    made["sketches"] = gr.Gallery(
+        label="What the techniques looked at",
+        visible=False,
+        columns=3,
+        height="auto",
+        elem_classes="sketches",
+        format="png",
+        interactive=False,
+        buttons=["fullscreen"],
+    )
     made["notes"] = gr.HTML(elem_classes="notes-box", apply_default_css=False)
     with gr.Row(elem_classes="keep"):
         made["download"] = gr.DownloadButton("Download PNG", interactive=False, size="sm", min_width=110)
@@ -165,23 +180,20 @@ def show_step(progress: Progress, prompt: str) -> dict[str, Any]:
     return updates
 
 
-def show_result(result: ImageResult, *, technique: str) -> dict[str, Any]:
-    """Turn a finished run into updates: picture or pair, facts, measures, notes, and what the buttons need.
-
-    `technique` is the request's field that switches the technique; 0 is off.
-    """
+def show_result(result: ImageResult) -> dict[str, Any]:
+    """Turn a finished run into updates: picture or pair, facts, measures, notes, and what the buttons need."""
     request = replace(result.request, seed=result.seed_used, compare=False)
     path = save_png(result)
     is_compared = bool(result.baseline_images)
     pair: dict[str, Any] = {"visible": is_compared}
     sentence = f"Done in {result.seconds:.1f} s"
     if is_compared:
-        plain = replace(request, **{technique: 0.0})  # type: ignore[arg-type]
+        plain = replace(request, techniques={})
         pair["value"] = (save_png(replace(result, images=result.baseline_images, request=plain)), path)
-        label = ranges(type(request))[technique].label.lower()
+        titles = " + ".join(catalogue()[name].title for name in request.techniques)
         # The script gives this label to both pictures as alternative text.
-        pair["label"] = f"{request.prompt}; left without {label}, right with it"
-        sentence = f"Left: {label} off. Right: {getattr(request, technique):g}. {sentence}"
+        pair["label"] = f"{request.prompt}; left plain guidance, right with {titles}"
+        sentence = f"Left: plain guidance. Right: {titles}. {sentence}"
     size = " x ".join(str(side) for side in result.images[0].size)
     facts = (("time", f"{result.seconds:.1f} s"), ("seed", str(result.seed_used)), ("size", size))
     return {
@@ -190,6 +202,9 @@ def show_result(result: ImageResult, *, technique: str) -> dict[str, Any]:
         "status": show_status(sentence, kind="done"),
         "facts": show_facts(facts, result.measures, is_compared=is_compared),
         "notes": show_notes(result.notes),
+        "sketches": gr.Gallery(
+            [(picture, caption) for caption, picture in result.sketches], visible=bool(result.sketches)
+        ),
         "download": gr.DownloadButton(value=path, interactive=True),
         "reuse": gr.Button(interactive=True),
         "copy": gr.Button(interactive=True),

@@ -1,4 +1,4 @@
-"""Tab "Text to image": a prompt becomes a picture, with guidance rescale off or on at the same seed.
+"""Tab "Text to image": a prompt becomes a picture, without and with the chosen techniques at the same seed.
 
 Handlers come first and are plain functions of plain values; `build` lays out the widgets and wires them by name.
 """
@@ -6,6 +6,7 @@ Handlers come first and are plain functions of plain values; `build` lays out th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import fields
@@ -19,15 +20,19 @@ from pipelines import (
     Progress,
     TextToImageRequest,
     UserError,
-    ranges,
     read_settings,
     to_python,
     validate,
 )
+from pipelines import (
+    specs as describe_fields,
+)
+from tabs import technique_picker
 from tabs.controls import (
     build_result,
     make_control,
     make_seed_box,
+    pass_on,
     show_badge,
     show_error,
     show_result,
@@ -40,22 +45,33 @@ from tabs.wiring import Services, Updates, pace, wait_for, wire, wire_end, wire_
 
 NAME = "text-to-image"
 TITLE = "Text to image"
-INTRO = "Describe a scene and watch it form out of noise. Then compare the same seed without and with the technique."
+INTRO = "Describe a scene and watch it form out of noise. Then choose a technique: the same seed without and with it."
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "text_to_image.json"
 EXPLANATION = Path(__file__).with_suffix(".md")
-SWITCH = "Run uses it when this is on. Compare draws the same seed without it and with it."
+OWN_SIZE = "the model's own"
+SIZES = ("512 x 512", "768 x 256", "256 x 768", "1024 x 1024", "2048 x 512")
 READY = "Press Run, or Ctrl + Enter in the prompt."
 
 
 def to_request(
-    *, seed: Any, use_rescale: bool, guidance_rescale: Any, compare: bool, **values: Any
+    *, seed: Any, size: Any, picked: Any, layout: Any, options: Mapping[str, Any], **values: Any
 ) -> TextToImageRequest:
     """Collect the values of the widgets into one checked request."""
-    off: Any = ranges(TextToImageRequest)["guidance_rescale"].default
-    strength = guidance_rescale if use_rescale or compare else off
-    if compare and not guidance_rescale:
-        raise UserError("Guidance rescale is 0, so both pictures would be the same; raise its strength, then compare.")
-    return validate(TextToImageRequest(seed=to_seed(seed), guidance_rescale=strength, compare=bool(compare), **values))
+    width_px, height_px = to_size(size)
+    techniques = technique_picker.to_choice(picked, layout, options)
+    return validate(
+        TextToImageRequest(seed=to_seed(seed), width_px=width_px, height_px=height_px, techniques=techniques, **values)
+    )
+
+
+def to_size(text: Any) -> tuple[int | None, int | None]:
+    """Read "768 x 256"; the model's own size is (None, None)."""
+    if not text or text == OWN_SIZE:
+        return None, None
+    sides = re.fullmatch(r"\s*(\d{1,6})\s*[x\u00d7*, ]\s*(\d{1,6})\s*", str(text))
+    if sides is None:
+        raise UserError(f'Size {str(text)[:40]!r} is no size; write width x height, for example "768 x 256".')
+    return int(sides[1]), int(sides[2])
 
 
 def on_generate(
@@ -67,12 +83,14 @@ def on_generate(
     num_steps: Any,
     guidance_scale: Any,
     sampler: Any,
-    use_rescale: bool,
-    guidance_rescale: Any,
+    size: Any,
+    compare: Any,
     backend: Any,
-    compare: bool,
+    picked: Any,
+    layout: Any,
+    **options: Any,
 ) -> Iterator[Updates]:
-    """Draw one picture, step by step; with compare, the same seed without and with guidance rescale."""
+    """Draw a picture, step by step; with techniques picked and compare on, the same seed without and with them."""
     yield {"stopped": ""}
     request = to_request(
         prompt=prompt,
@@ -81,10 +99,12 @@ def on_generate(
         num_steps=num_steps,
         guidance_scale=guidance_scale,
         sampler=sampler,
-        use_rescale=use_rescale,
-        guidance_rescale=guidance_rescale,
+        size=size,
+        compare=bool(compare and picked),
         backend=backend,
-        compare=compare,
+        picked=picked,
+        layout=layout,
+        options=options,
     )
     yield {"status": show_status("Starting", done=0, kind="running"), "trace": (0, request.num_steps)}
     pending = services.models.start(request.backend)
@@ -101,7 +121,14 @@ def on_generate(
                 yield {**show_step(item, request.prompt), "trace": (item.step, item.num_steps)}
             else:
                 facts = show_badge(badge(model).split(" \u00b7 "))
-                yield {**show_result(item, technique="guidance_rescale"), "trace": None, "badge": facts}
+                yield {**show_result(item), "trace": None, "badge": facts}
+
+
+def on_compare(services: Services, **values: Any) -> Iterator[Updates]:
+    """Draw the same seed without and with the picked techniques; with the first of all if none is picked."""
+    picked = values["picked"] or technique_picker.first()
+    yield {"picked": picked}
+    yield from on_generate(services, **{**values, "picked": picked, "compare": True})
 
 
 def name_unknown_words(prompt: str, backend: str, model: Any) -> str:
@@ -143,9 +170,9 @@ def to_widgets(request: TextToImageRequest) -> Updates:
     """Turn a request into the values of the widgets that made it."""
     names = ("prompt", "negative_prompt", "num_steps", "guidance_scale", "sampler", "backend")
     values = {name: getattr(request, name) for name in names}
-    uses_rescale = request.guidance_rescale > 0
-    values |= {"seed": str(request.seed), "use_rescale": uses_rescale}
-    return values | ({"guidance_rescale": request.guidance_rescale} if uses_rescale else {})
+    sides = (request.width_px, request.height_px)
+    size = OWN_SIZE if sides == (None, None) else " x ".join(str(side or "") for side in sides)
+    return {**values, "seed": str(request.seed), "size": size, **technique_picker.to_widgets(request.techniques)}
 
 
 def on_reuse_seed(*, shown: TextToImageRequest) -> Updates:
@@ -196,7 +223,7 @@ def build(services: Services) -> None:
 
 def build_inputs(start: Mapping[str, Any]) -> dict[str, Any]:
     """Lay out the left side: prompt, buttons, the technique's switch, folded settings."""
-    specs: dict[str, Any] = dict(ranges(TextToImageRequest))
+    specs: dict[str, Any] = describe_fields(TextToImageRequest)
     made: dict[str, Any] = {}
     made["prompt"] = gr.Textbox(
         start["prompt"], label="Prompt", lines=3, max_lines=8, elem_classes="prompt", info=READY, autofocus=True
@@ -206,17 +233,17 @@ def build_inputs(start: Mapping[str, Any]) -> dict[str, Any]:
         made["run"] = gr.Button("Run", variant="primary", elem_classes="run", min_width=80)
         made["compare"] = gr.Button("Compare", elem_classes="compare", min_width=100)
         made["stop"] = gr.Button("Stop", variant="stop", elem_classes="stop", min_width=70)
-    with gr.Group(elem_classes="technique"):
-        made["use_rescale"] = gr.Checkbox(
-            False, label=specs["guidance_rescale"].label, info=SWITCH, elem_classes="switch"
-        )
-        strength = start["guidance_rescale"]
-        made["guidance_rescale"] = make_control(specs["guidance_rescale"], value=strength, label="Strength")
+    picker, made["groups"] = technique_picker.build()
+    made["picker"] = picker
     with gr.Accordion("Settings", open=False, elem_classes="settings"):
         made["seed"], _ = make_seed_box(specs["seed"], value=start["seed"])
         for name in ("num_steps", "guidance_scale", "sampler"):
             made[name] = make_control(specs[name])
         made["negative_prompt"] = gr.Textbox("", label="Negative prompt", info="What the picture should not show.")
+        made["size"] = pass_on(
+            gr.Dropdown([OWN_SIZE, *SIZES], label="Size", info="Width x height in px.", allow_custom_value=True)
+        )
+        made["side_by_side"] = gr.Checkbox(True, label="Side by side", info=specs["compare"].help)
     with gr.Accordion("Settings from a PNG", open=False, elem_classes="restore"):
         made["dropped"] = gr.File(label="Drop a PNG from Limelight", file_types=[".png"], height=120)
     return made
@@ -226,10 +253,10 @@ def connect(
     services: Services, inputs: dict[str, Any], result: dict[str, Any], examples: tuple[tuple[gr.Button, Any], ...]
 ) -> None:
     """Wire every widget of the tab to its handler."""
-    names = ("prompt", "negative_prompt", "seed", "num_steps", "guidance_scale", "sampler", "use_rescale")
-    fields_in = {name: inputs[name] for name in (*names, "guidance_rescale")}
-    fields_in["backend"] = services.backend
-    settings = dict(fields_in)
+    names = ("prompt", "negative_prompt", "seed", "num_steps", "guidance_scale", "sampler", "size")
+    fields_in = {name: inputs[name] for name in names}
+    fields_in |= {"compare": inputs["side_by_side"], "backend": services.backend, **inputs["picker"]}
+    settings = {name: widget for name, widget in fields_in.items() if name != "compare"}
     outputs = {**result, "unknown": inputs["unknown"], "badge": services.badge}
     generate = partial(on_generate, services)
     model: dict[str, Any] = {
@@ -240,15 +267,13 @@ def connect(
         "show_progress": "minimal",
         "show_progress_on": result["status"],
     }
-    alone, both = {**fields_in, "compare": gr.State(False)}, {**fields_in, "compare": gr.State(True)}
-    runs = [
-        wire(inputs["run"].click, generate, alone, api_name="text_to_image", **model),
-        wire(inputs["compare"].click, generate, both, api_name="text_to_image_compare", **model),
-    ]
+    runs = [wire(inputs["run"].click, generate, fields_in, api_name="text_to_image", **model)]
+    model["outputs"] = {**outputs, "picked": inputs["picker"]["picked"]}
+    runs.append(wire(inputs["compare"].click, partial(on_compare, services), fields_in, **model))
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     for button, row in examples:
         fill = wire(button.click, partial(on_example, row), {}, settings, **quick)
-        runs.append(wire(fill.success, generate, alone, **model))
+        runs.append(wire(fill.success, generate, fields_in, **model))
     wire_end(runs, "() => limelight.end()")
     trace = {"trace": result["trace"]}
     lines = {"status": result["status"], "stopped": result["stopped"]}
@@ -261,6 +286,7 @@ def connect(
     wire(result["reuse"].click, on_reuse_seed, shown, {"seed": inputs["seed"]}, **quick)
     copied = wire(result["copy"].click, on_copy, shown, {"python": result["python"]}, **quick)
     copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
+    technique_picker.connect(inputs["picker"], inputs["groups"], inputs["prompt"])
     words = {"prompt": inputs["prompt"], "backend": services.backend}
     typed = [inputs["prompt"].change, services.backend.change]
     notice = {"unknown": inputs["unknown"]}

@@ -207,13 +207,16 @@ def make_listener(
 ) -> Callable[..., Any]:
     """Wrap a handler for gradio: values by keyword, updates by name, and the error boundary around both.
 
-    Always a generator with the handler's own parameters, because gradio streams nothing else and names the API's
-    fields after them. Raises ValueError when the names do not match.
+    Always a generator with parameters named like the controls, because gradio streams nothing else and names the API's
+    fields after them. Controls beyond the handler's own parameters go into its `**options`, if it has such.
+    Raises ValueError when the names do not match.
     """
     parameters = list(inspect.signature(handler).parameters.values())
-    names = [parameter.name for parameter in parameters]
-    if names != list(controls):
-        raise ValueError(f"{describe(handler)} takes {names}, but the controls are {list(controls)}")
+    takes_more = any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    own = [parameter.name for parameter in parameters if parameter.kind != inspect.Parameter.VAR_KEYWORD]
+    names = list(controls)
+    if own != (names[: len(own)] if takes_more else names):
+        raise ValueError(f"{describe(handler)} takes {own}, but the controls are {names}")
     if error_output is not None and error_output not in outputs:
         raise ValueError(f"{describe(handler)}: the error output {error_output!r} is not among {list(outputs)}")
 

@@ -80,7 +80,7 @@ def test_compare_shows_off_and_on_with_the_measured_numbers(windows: Windows) ->
     page = windows.open()
     set_steps(page, 3)
     begin(page, "Compare")
-    assert "Left: guidance rescale off. Right: 0.7." in finish(page)
+    assert "Left: plain guidance. Right: Guidance rescale." in finish(page)
     expect(page.locator(".pair img")).to_have_count(2)
     assert page.locator(".fact.measure").count() >= 2
     assert page.locator(".fact.measure s").count() == page.locator(".fact.measure b").count()
@@ -94,9 +94,34 @@ def test_compare_shows_off_and_on_with_the_measured_numbers(windows: Windows) ->
         page.keyboard.press("ArrowLeft")
     moved = divider.bounding_box()
     assert middle and moved and moved["x"] < middle["x"] - 40
+    expect(page.get_by_label("number input for Guidance rescale")).to_be_visible()
+    page.get_by_label("Guidance rescale", exact=True).uncheck()
     begin(page)
     finish(page)
     expect(page.locator(".pair")).to_be_hidden()
+
+
+def test_boxes_drawn_on_the_canvas_reach_the_picture(windows: Windows) -> None:
+    page = windows.open()
+    page.fill(".prompt textarea", "a boat and a moon, night sky")
+    set_steps(page, 2)
+    page.get_by_label("Regional attention", exact=True).check()
+    page.get_by_role("button", name="Fill from the prompt").click()
+    expect(page.locator(".layout-box")).to_have_count(2)
+    expect(page.get_by_label("Phrase of box 2")).to_have_value("a moon")
+    page.get_by_role("button", name="Remove box 2").click()
+    field = page.locator(".layout-field").bounding_box()
+    assert field is not None
+    page.mouse.move(field["x"] + 0.6 * field["width"], field["y"] + 0.1 * field["height"])
+    page.mouse.down()
+    page.mouse.move(field["x"] + 0.9 * field["width"], field["y"] + 0.5 * field["height"], steps=4)
+    page.mouse.up()
+    page.get_by_label("Phrase of box 2").fill("a white moon")
+    expect(page.get_by_label("left of box 2, in percent of the picture")).to_have_value("60")
+    begin(page)
+    assert "Right: Regional attention." in finish(page)
+    expect(page.locator(".sketches img").first).to_be_visible()
+    assert "Boxes filled" in page.inner_text(".facts")
 
 
 def test_a_downloaded_png_dropped_back_gives_the_same_pixels(windows: Windows, tmp_path: Path) -> None:

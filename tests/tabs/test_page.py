@@ -12,7 +12,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from tabs import TABS, wiring
+from tabs import TABS, technique_picker, wiring
 
 Open = Callable[[], Client]
 VALUES: dict[str, Any] = {
@@ -22,9 +22,10 @@ VALUES: dict[str, Any] = {
     "num_steps": 2,
     "guidance_scale": 4.0,
     "sampler": "ddim",
-    "use_rescale": False,
-    "guidance_rescale": 0.7,
+    "size": "",
+    "compare": True,
     "backend": "storybook",
+    **technique_picker.to_widgets({}),
 }
 
 
@@ -39,7 +40,7 @@ def find_png(outputs: Any) -> str:
 
 def test_the_fields_of_the_api_are_the_names_of_the_request(page: gr.Blocks, visitor: Open) -> None:
     described = visitor().view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(described) == {"/text_to_image", "/text_to_image_compare", "/read_settings"}
+    assert set(described) == {"/text_to_image", "/read_settings", "/propose_layout"}
     assert [field["parameter_name"] for field in described["/text_to_image"]["parameters"]] == list(VALUES)
 
 
@@ -66,9 +67,9 @@ def test_two_visitors_at_once_share_one_queue_and_nothing_else(visitor: Open) ->
 
 def test_a_downloaded_png_restores_its_settings(visitor: Open) -> None:
     client = visitor()
-    path = find_png(draw(client, seed="4294967295", use_rescale=True))
+    path = find_png(draw(client, seed="4294967295", picked=["cfg_rescale"], compare=False))
     restored = client.predict(dropped=handle_file(path), api_name="/read_settings")
-    assert restored[0] == VALUES["prompt"] and "4294967295" in restored
+    assert restored[0] == VALUES["prompt"] and "4294967295" in restored and ["cfg_rescale"] in restored
 
 
 @pytest.mark.parametrize(
@@ -118,3 +119,8 @@ def test_every_tab_has_an_address() -> None:
     names = [tab.NAME for tab in TABS]
     assert len(set(names)) == len(names)
     assert all(name == name.lower() and " " not in name for name in names)
+
+
+def test_a_layout_is_proposed_from_the_prompt(visitor: Open) -> None:
+    boxes = visitor().predict(prompt="a red boat left of a white moon", api_name="/propose_layout")
+    assert [box["phrase"] for box in boxes] == ["a red boat", "a white moon"] and boxes[0]["x1"] <= boxes[1]["x0"]

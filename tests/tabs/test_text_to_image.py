@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
 
-from pipelines import BackendUnavailable, TextToImageRequest, UserError, ranges, validate
+from pipelines import BackendUnavailable, TextToImageRequest, UserError, validate
+from tabs import technique_picker
 from tabs import text_to_image as tab
 from tabs.wiring import Services
 
@@ -21,15 +21,21 @@ VALUES: dict[str, Any] = {
     "num_steps": 3,
     "guidance_scale": 4.0,
     "sampler": "ddim",
-    "use_rescale": False,
-    "guidance_rescale": 0.7,
+    "size": "",
+    "compare": True,
     "backend": "storybook",
-    "compare": False,
+    **technique_picker.to_widgets({}),
 }
+RESCALE: dict[str, Any] = {"cfg_rescale": {"strength": 0.7}}
 
 
 def run(services: Services, **changes: Any) -> list[dict[str, Any]]:
     return list(tab.on_generate(services, **{**VALUES, **changes}))
+
+
+def pick(choice: dict[str, Any]) -> dict[str, Any]:
+    """Set the widgets of the picker."""
+    return technique_picker.to_widgets(choice)
 
 
 def shown(updates: list[dict[str, Any]], name: str) -> Any:
@@ -49,7 +55,8 @@ def test_a_run_shows_its_steps_then_the_picture(services: Services) -> None:
     assert "Done in" in shown(updates, "status")
     assert Path(shown(updates, "picture").value["path"]).suffix == ".png"
     assert shown(updates, "picture").alt_text == "Generated picture: a red boat above a blue house"
-    assert shown(updates, "shown") == replace(tab.to_request(**VALUES), compare=False)
+    request = shown(updates, "shown")
+    assert request.prompt == VALUES["prompt"] and request.seed == 5 and not request.compare and not request.techniques
     assert "storybook" in shown(updates, "badge") and "s/step" in shown(updates, "badge")
 
 
@@ -61,13 +68,17 @@ def test_previews_change_and_say_what_they_are(services: Services) -> None:
     assert previews[0].alt_text.startswith("Unfinished picture, step 1 of 60: a red boat")
 
 
-def test_the_switch_and_not_the_slider_turns_the_technique_on() -> None:
-    assert tab.to_request(**VALUES).guidance_rescale == 0
-    assert tab.to_request(**{**VALUES, "use_rescale": True}).guidance_rescale == 0.7
+def test_run_draws_what_is_picked_beside_plain_guidance(services: Services) -> None:
+    assert not shown(run(services), "pair").visible
+    updates = run(services, guidance_scale=9.0, **pick(RESCALE))
+    assert "Left: plain guidance. Right: Guidance rescale." in shown(updates, "status")
+    alone = run(services, guidance_scale=9.0, compare=False, **pick(RESCALE))
+    assert not shown(alone, "pair").visible
+    assert open_rgb(shown(alone, "picture").value["path"]) == open_rgb(shown(updates, "pair").value[1]["path"])
 
 
 def test_compare_shows_both_pictures_and_both_numbers(services: Services) -> None:
-    updates = run(services, compare=True, guidance_scale=9.0)
+    updates = run(services, guidance_scale=9.0, **pick(RESCALE))
     pair = shown(updates, "pair")
     assert pair.visible and not shown(updates, "picture").visible
     off, on = (open_rgb(side["path"]) for side in pair.value)
@@ -76,9 +87,10 @@ def test_compare_shows_both_pictures_and_both_numbers(services: Services) -> Non
     assert shown(updates, "facts").count('class="fact measure"') >= 2
 
 
-def test_comparing_nothing_with_nothing_is_refused(services: Services) -> None:
-    with pytest.raises(UserError, match="raise its strength"):
-        run(services, compare=True, guidance_rescale=0)
+def test_comparing_with_nothing_picked_takes_the_first_technique(services: Services) -> None:
+    updates = list(tab.on_compare(services, **VALUES))
+    assert updates[0] == {"picked": ["cfg_rescale"]}
+    assert "Right: Guidance rescale." in shown(updates, "status")
 
 
 def test_a_stopped_run_leaves_the_model_free_and_the_next_run_equal(services: Services) -> None:
@@ -121,16 +133,14 @@ def test_two_interleaved_visitors_get_their_own_pictures(services: Services) -> 
 
 
 def test_a_dropped_png_gives_the_same_pixels(services: Services) -> None:
-    first = shown(run(services, use_rescale=True, seed="77", negative_prompt="green"), "download").value["path"]
-    restored = tab.on_restore(dropped=first)
+    choice = {"regional_attention": {"weight": 7.5, "boxes": [BOX]}, **RESCALE}
+    first = shown(run(services, seed="77", negative_prompt="green", size="96x64", **pick(choice)), "download")
+    restored = tab.on_restore(dropped=first.value["path"])
     del restored["status"], restored["stopped"]
-    again = run(services, compare=False, **restored)
-    assert open_rgb(shown(again, "picture").value["path"]) == open_rgb(first)
-    assert restored["use_rescale"] and restored["guidance_rescale"] == 0.7 and restored["seed"] == "77"
-
-
-def test_a_png_without_the_technique_leaves_the_slider_alone() -> None:
-    assert "guidance_rescale" not in tab.to_widgets(TextToImageRequest("a cat"))
+    again = run(services, **restored)
+    assert open_rgb(shown(again, "pair").value[1]["path"]) == open_rgb(first.value["path"])
+    assert restored["picked"] == ["cfg_rescale", "regional_attention"] and restored["layout"] == [BOX]
+    assert restored["seed"] == "77" and restored["size"] == "96 x 64" and restored["cfg_rescale_strength"] == 0.7
 
 
 def test_removing_the_dropped_file_changes_nothing() -> None:
@@ -172,11 +182,7 @@ def test_how_it_works_has_all_its_parts() -> None:
     assert all(part in text for part in ("$$", "arXiv", "**What to try.**", "**Where it fails.**"))
 
 
-def test_the_strength_starts_inside_its_range() -> None:
-    spec: Any = ranges(TextToImageRequest)["guidance_rescale"]
-    assert spec.low < tab.load_examples()["start"]["guidance_rescale"] <= spec.high
-
-
+BOX: dict[str, Any] = {"phrase": "a red boat", "x0": 0.1, "y0": 0.1, "x1": 0.6, "y1": 0.7}
 BAD = (
     ({"prompt": ""}, "empty"),
     ({"prompt": "  \n "}, "empty"),
@@ -191,6 +197,16 @@ BAD = (
     ({"seed": "seven"}, "Seed must be a number"),
     ({"sampler": "euler"}, "Sampler 'euler' is not known"),
     ({"backend": "dalle"}, "Backend 'dalle' is not known"),
+    ({"size": "huge"}, "Size 'huge' is no size"),
+    ({"size": "9000 x 64"}, "Width 9000 is too high"),
+    ({"picked": ["magic"]}, "Technique 'magic' is not known"),
+    ({"picked": ["s_cfg"], "s_cfg_strength": 7}, "Evening out 7 is too high"),
+    ({"picked": ["cfg_rescale", "s_cfg"]}, "Guidance rescale and S-CFG cannot run together"),
+    ({"picked": ["regional_attention"], "layout": [BOX | {"x1": 1.5}]}, "reaches outside the picture"),
+    ({"picked": ["regional_attention"], "layout": [BOX | {"x1": 0.1}]}, "is too small"),
+    ({"picked": ["regional_attention"], "layout": [BOX | {"phrase": " "}]}, "has no phrase"),
+    ({"picked": ["regional_attention"], "layout": [BOX] * 10}, "The layout has 10 boxes"),
+    ({"picked": ["regional_attention"], "layout": "boxes"}, "in an unknown form"),
 )
 
 

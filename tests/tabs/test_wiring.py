@@ -47,6 +47,17 @@ def test_names_that_do_not_match_fail_when_the_page_is_built(names: tuple[str, .
             wire(button.click, on_two, dict.fromkeys(names, box), {"left": box})
 
 
+def test_controls_beyond_the_parameters_become_options(outputs: dict[str, Any]) -> None:
+    def on_many(*, first: str, **options: str) -> dict[str, str]:
+        return {"left": first, "right": ",".join(f"{name}={value}" for name, value in options.items())}
+
+    listener = make_listener(on_many, {"first": None, "more": None, "most": None}, outputs)
+    assert list(inspect.signature(listener).parameters) == ["first", "more", "most"]
+    assert list(listener("a", "b", "c")) == [{outputs["left"]: "a", outputs["right"]: "more=b,most=c"}]
+    with pytest.raises(ValueError, match="on_many takes"):
+        make_listener(on_many, {"more": None, "first": None}, outputs)
+
+
 def test_an_error_output_that_does_not_exist_fails_when_the_page_is_built(outputs: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="error output"):
         make_listener(on_two, {"first": None, "second": None}, outputs, error_output="status")
