@@ -2,10 +2,9 @@
 
     python -m training.train_denoiser --minutes 20 --image-px 128 --batch-size 96 --logit-mean 0
     python -m training.train_denoiser --resume --minutes 10 --image-px 128 --duo-frac 0.7 --noisy-frac 0.6
-    python -m training.train_denoiser --resume --minutes 600
-    python -m training.train_denoiser --resume --minutes 75 --duo-frac 0.35 --noisy-frac 0.12 --logit-mean -1
+    python -m training.train_denoiser --resume --minutes 120
 
-Half-size pictures teach words and colours cheaply, pairs in much noise order, full size the rest, little noise style.
+Half-size pictures teach words and colours cheaply, pairs in much noise order, full size in less noise the rest.
 v-prediction, Muon; two heads that are not exported bind words to places: `TruthHead` and `text_side.SlotHead`.
 """
 
