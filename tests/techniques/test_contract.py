@@ -76,7 +76,7 @@ class SoftenHooks(Hooks):
 def start(model: ModelBundle, techniques: Sequence[Technique], *, beside: Sequence[type[Technique]] = ()) -> Any:
     """Start a run with a sampler that all the given techniques, and those of the run to compare with, accept."""
     sampler = "ddim" if any(technique.needs_first_order for technique in (*techniques, *beside)) else "dpmpp_2m"
-    width_px = model.spec.image_px * 3 // 2
+    width_px = model.spec.image_px * 5 // 4
     settings = DenoiseSettings(
         seed=1,
         num_images=1,
