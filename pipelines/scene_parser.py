@@ -29,6 +29,7 @@ PEAK_CELLS = 5  # a peak is the highest cell of a square of this edge
 MAX_OVERLAP = 0.5  # two peaks whose boxes share more than this (IoU) are one object
 _PATCH_PX = 2
 _SCENE_WIDTH = 128
+_TEXTURE_WIDTHS = (48, 64)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class _Block(nn.Module):
 
 
 class ParserModel(nn.Module):
-    """Grids of 4, 8, 16 and 32 px per cell down, back up to 8, and 1x1 heads there.
+    """Grids of 4, 8, 16 and 32 px per cell down, back up to 8, and 1x1 heads there; two more of 4 px for texture.
 
     Shapes: pictures (b, 3, H, W) in -1..1, sides multiples of 32, to ParserOutput with h = H / 8, w = W / 8.
     """
@@ -137,7 +138,11 @@ class ParserModel(nn.Module):
         self.object_sizes = (1, kinds, colours, 4, 1 + kinds, 1 + colours)
         self.object_head = nn.Conv2d(3 * middle // 2, sum(self.object_sizes), 1)
         self.scene_sizes = (len(config.styles), len(config.backgrounds), len(config.lights))
-        num_pooled = 3 * sum(config.widths)
+        # Shapes need few fine channels, but a style is mostly what happens within two pixels of an edge.
+        self.texture = nn.ModuleList(
+            (_Convolution(3 * _PATCH_PX**2, _TEXTURE_WIDTHS[0], 2), _Convolution(*_TEXTURE_WIDTHS))
+        )
+        num_pooled = 3 * (sum(config.widths) + sum(_TEXTURE_WIDTHS))
         self.scene_head = nn.Sequential(
             nn.LayerNorm(num_pooled),
             nn.Linear(num_pooled, _SCENE_WIDTH),
@@ -155,15 +160,19 @@ class ParserModel(nn.Module):
         coarse = self.down_16(fine)
         return finest, fine, coarse, self.down_32(coarse)
 
-    def read_scene(self, grids: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def read_scene(self, pictures: torch.Tensor, grids: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Return the logits of style, background and light; a style is texture, so every grid counts."""
+        grain = F.pixel_unshuffle(pictures, _PATCH_PX)
+        for layer in self.texture:
+            grain = layer(grain)
+            grids = (*grids, grain)
         pooled = [torch.cat([grid.mean((2, 3)), grid.std((2, 3)), grid.amax((2, 3))], 1) for grid in grids]
         return self.scene_head(torch.cat(pooled, 1)).split(self.scene_sizes, 1)
 
     def forward(self, pictures: torch.Tensor) -> ParserOutput:
         """Read a batch of pictures."""
         grids = self.encode(pictures)
-        style, background, light = self.read_scene(grids)
+        style, background, light = self.read_scene(pictures, grids)
         _, fine, coarse, coarsest = grids
         coarse = self.up_16(coarse + F.interpolate(self.lift_16(coarsest), scale_factor=2.0))
         fine = self.up_8(fine + F.interpolate(self.lift_8(coarse), scale_factor=2.0))
@@ -284,7 +293,7 @@ def _scale_boxes(scene: ParsedScene, to_size: tuple[int, int], from_size: tuple[
 
 def config_to_json(config: ParserConfig) -> dict[str, object]:
     """Return the configuration as plain values, for `config.json`."""
-    return {"format": "limelight-scene-parser-2", **asdict(config)}
+    return {"format": "limelight-scene-parser-3", **asdict(config)}
 
 
 def config_from_json(values: dict[str, object]) -> ParserConfig:

@@ -1,7 +1,7 @@
 """Recipe: the scene parser, the measuring instrument of all figures.
 
     python -m training.train_parser --minutes 25 --resume
-    python -m training.train_parser --minutes 6 --scene-only --start-from training_runs/parser --export assets/parser
+    python -m training.train_parser --minutes 15 --scene-only --start-from training_runs/parser --export assets/parser
 
 It learns from drawn scenes and their exact truth alone, worn by `wear.py`, never from a model's pictures.
 """
@@ -61,7 +61,7 @@ class ParserObjective:
     Shapes: batches are `ParserBatch`. With `is_ahead` a second process draws the next batches meanwhile.
     """
 
-    adamw_names: tuple[str, ...] = ("stem.0", "head")
+    adamw_names: tuple[str, ...] = ("stem.0", "texture.0", "head")
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class ParserObjective:
 
 
 class SceneObjective(ParserObjective):
-    """Second stage: only the head that reads style, background and light learns, everything else stays fixed.
+    """Second stage: only what reads style, background and light learns, everything else stays fixed.
 
     It costs a fraction of the first stage, and objects are read exactly as before.
     """
@@ -128,7 +128,8 @@ class SceneObjective(ParserObjective):
     def __init__(self, config: ParserConfig | None = None, *, is_ahead: bool = True) -> None:
         super().__init__(config, is_ahead=is_ahead, draw=draw_scene_step)
         self.model.requires_grad_(False)
-        self.model.scene_head.requires_grad_(True)
+        for part in (self.model.texture, self.model.scene_head):
+            part.requires_grad_(True)
 
     def load(self, folder: Path) -> dict[str, Any]:
         """Take everything that fits from a run folder or from a shipped parser; returns how that was trained."""
@@ -146,13 +147,15 @@ class SceneObjective(ParserObjective):
         return recipe
 
     def compute_loss(self, batch: ParserBatch, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the loss of the scene head on features of the fixed trunk."""
+        """Return the loss of texture and scene head on features of the fixed trunk."""
         self.model.eval()  # the trunk's batch statistics are part of what stays fixed
+        self.model.texture.train()
         device = next(self.model.parameters()).device
         pictures = batch.pictures.to(device).float() / (255 / 2) - 1
         with torch.no_grad():
-            grids = self.model.encode(pictures.contiguous(memory_format=torch.channels_last))
-        names = self.model.read_scene(tuple(grid.float() for grid in grids))
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+            grids = self.model.encode(pictures)
+        names = self.model.read_scene(pictures, tuple(grid.float() for grid in grids))
         truth = batch.scene.to(device)
         parts = [F.cross_entropy(logits.float(), truth[:, index]) for index, logits in enumerate(names)]
         named = dict(zip(("style", "background", "light"), (part.item() for part in parts)))

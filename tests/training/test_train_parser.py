@@ -148,7 +148,7 @@ def test_a_run_ends_in_files_that_load(tmp_path: Path) -> None:
         assert hashlib.sha256((tmp_path / "parser" / name).read_bytes()).hexdigest() == row["sha256"]
 
 
-def test_the_second_stage_moves_the_scene_head_alone(tmp_path: Path) -> None:
+def test_the_second_stage_moves_texture_and_scene_head_alone(tmp_path: Path) -> None:
     first = Trainer(ParserObjective(TINY, is_ahead=False), config_for(tmp_path / "first"))
     first.train_step()
     first.save()
@@ -159,7 +159,7 @@ def test_the_second_stage_moves_the_scene_head_alone(tmp_path: Path) -> None:
         assert all(np.isfinite(value) for value in trainer.train_step().values())
     for name, value in second.modules.state_dict().items():
         is_kept = torch.equal(value, first.ema[name]) and torch.equal(trainer.ema[name], value)
-        assert is_kept is not name.startswith("parser.scene_head"), name
+        assert is_kept is not name.startswith(("parser.texture", "parser.scene_head")), name
     folder = tmp_path / "parser"
     export_parser(trainer, second, folder, num_measured=2, first_stage={"scenes_seen": 2})
     third = SceneObjective(TINY, is_ahead=False)
