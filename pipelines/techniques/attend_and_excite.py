@@ -13,8 +13,16 @@ from typing import ClassVar
 
 import torch
 
-from pipelines.attention import list_layers
-from pipelines.attention_loss import Verdict, Watch, find_things, make_watch, neglect, see, walk_down
+from pipelines.attention_loss import (
+    Verdict,
+    Watch,
+    find_things,
+    list_decoder_layers,
+    make_watch,
+    neglect,
+    see,
+    walk_down,
+)
 from pipelines.model import ModelBundle
 from pipelines.params import ranged, validate
 from pipelines.techniques.base import Hooks
@@ -35,7 +43,8 @@ class AttendAndExcite:
     Points: before_unet.
     Source: Chefer et al. 2023, arXiv 2301.13826, and its released code.
     Differs: the update is normalised (step_frac times the loss), because a gradient's size depends on the model; the
-             step indices 0, 10, 20 of 50 are shares of the run.
+             step indices 0, 10, 20 of 50 are shares of the run. Words are watched on the decoder's coarsest grid, not
+             on all layers of 16 x 16 cells, where the shipped model's nouns show no place.
     """
 
     name: ClassVar[str] = "attend_and_excite"
@@ -59,11 +68,11 @@ class AttendAndExcite:
     def open(self, model: ModelBundle, run: RunInfo) -> Iterator[Hooks]:
         """Find the tokens of the prompt's things."""
         validate(self)
-        prompt, coarse = run.text.prompt, model.spec.coarse_cells
+        prompt = run.text.prompt
         found = find_things(model, prompt)
         if not found and self.step_frac:
             run.note(f"{self.title} found no thing in the prompt to attend to; name one, for example 'a boat'.")
-        layers = [layer for layer, _ in list_layers(model.unet) if (layer.kind, layer.cells) == ("cross", coarse)]
+        layers = list_decoder_layers(model, "cross")
         words = [tokens for _, tokens in found]
         watch = make_watch(model, prompt, words, layers, sharpness=self.sharpness)
         yield _Exciting(self, watch, [thing.noun for thing, _ in found], run)
