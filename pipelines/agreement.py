@@ -50,11 +50,15 @@ class Judge:
 
     def find(self, noun: str, images: Sequence[Image.Image]) -> float | None:
         """Return the share of pictures in which a thing is found, 0..1; None if the parser does not know it."""
-        mentions = [mention for mention in find_mentions(noun, self.parser.config) if mention.kind]
-        if not mentions:
+        wanted = self.read(noun)
+        if wanted is None:
             return None
         scenes = self.parser.parse(list(images))
-        return sum(any(thing.kind == mentions[0].kind for thing in scene.objects) for scene in scenes) / len(scenes)
+        return sum(any(thing.kind == wanted.kind for thing in scene.objects) for scene in scenes) / len(scenes)
+
+    def read(self, phrase: str) -> Mention | None:
+        """Say what to look for in a picture; None if the parser knows no thing of that name."""
+        return next((mention for mention in find_mentions(phrase, self.parser.config) if mention.kind), None)
 
     def place(self, boxes: Sequence[Box], images: Sequence[Image.Image]) -> tuple[float | None, float | None]:
         """Compare a layout with what is found.
@@ -136,3 +140,22 @@ def score_scene(mentions: Sequence[Mention], scene: ParsedScene) -> float:
                 num_found += 1
                 break
     return num_found / len(mentions)
+
+
+def find_placed(mention: Mention, box: Box, scene: ParsedScene, size_px: tuple[int, int]) -> tuple[float, Box | None]:
+    """Look for a thing in the part of the picture where it should be.
+
+    Units:   size_px is (width, height) of the parsed picture; a thing is in a box if its middle is.
+    Returns: a grade 0..1 (1 for the right thing in its box, 0.5 if its colour or its place is wrong, 0 if there is
+             none of its kind), and how far it reaches.
+    """
+    best: tuple[float, Box | None] = (0.0, None)
+    for thing in scene.objects:
+        if thing.kind == mention.kind:
+            x0, x1 = (side / size_px[0] for side in thing.box_px[::2])
+            y0, y1 = (side / size_px[1] for side in thing.box_px[1::2])
+            is_placed = box.x0 <= (x0 + x1) / 2 <= box.x1 and box.y0 <= (y0 + y1) / 2 <= box.y1
+            grade = 1.0 if is_placed and mention.colour in ("", thing.colour) else 0.5
+            if grade > best[0]:
+                best = (grade, Box(mention.kind, x0, y0, x1, y1))
+    return best

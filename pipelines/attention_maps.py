@@ -6,7 +6,7 @@ Functions of tensors and of recorded maps, and one observing pass; when to look 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -137,3 +137,23 @@ def word_maps(
     competing = (sharpness * average[0, :, 1 : num_tokens - 1]).softmax(dim=-1)
     maps = [competing[:, [token - 1 for token in tokens]].mean(1).unflatten(0, size) for tokens in words]
     return smooth(torch.stack(maps))
+
+
+def measure_inside(
+    maps: Iterable[torch.Tensor],
+    words: Sequence[int],
+    fit_mask: Callable[[int, int], torch.Tensor],
+    size: tuple[int, int],
+) -> torch.Tensor:
+    """Measure which share of a thing's attention lies in a part of the picture.
+
+    Shapes:  maps of k layers, each (1, heads, n, m); words: positions of its tokens; fit_mask(height, width) returns
+             the part's mask (h, w) for a layer's grid; size (h, w) of the latents.
+    Returns: (k,) shares 0..1.
+    """
+    shares = []
+    for layer_map in maps:
+        attention = layer_map.float().mean(1)[0, :, list(words)].mean(1)
+        mask = fit_mask(*to_grid(len(attention), size)).flatten().to(attention.device)
+        shares.append((mask * attention).sum() / attention.sum().clamp_min(1e-12))
+    return torch.stack(shares)

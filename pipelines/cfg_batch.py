@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from pipelines.model import ModelBundle, TextCond, run_unet
+
 
 def join_halves(uncond: torch.Tensor, cond: torch.Tensor, num_images: int) -> torch.Tensor:
     """Stack both halves of a condition for a batch of pictures.
@@ -19,6 +21,16 @@ def split_halves(both: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Split a guidance batch (2b, ...) into (uncond, cond), each (b, ...), without copying."""
     uncond, cond = both.chunk(2)
     return uncond, cond
+
+
+def run_halves(
+    model: ModelBundle, latents: torch.Tensor, timestep: int, text: TextCond
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the UNet once for both halves; latents (b, c, h, w), returns (uncond, cond) of that shape."""
+    hidden = join_halves(text.hidden_uncond, text.hidden_cond, len(latents))
+    pooled = join_halves(text.pooled_uncond, text.pooled_cond, len(latents))
+    added = {"text_embeds": pooled, "time_ids": text.time_ids.expand(len(pooled), -1)} if pooled.shape[-1] else {}
+    return split_halves(run_unet(model, torch.cat([latents, latents]), timestep, hidden, added))
 
 
 def guide(pred_uncond: torch.Tensor, pred_cond: torch.Tensor, guidance_scale: float) -> torch.Tensor:

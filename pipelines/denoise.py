@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from PIL import Image
 
 from pipelines.cfg_batch import guide, join_halves, split_halves
 from pipelines.images import preview
@@ -44,13 +45,18 @@ class DenoiseSettings:
 class Sketches:
     """Collect what the techniques of a run have to show.
 
-    Shapes: maps[caption] (h, w) over the first picture; boxes of the layout that was used; watched things, as nouns,
-            whose presence is to be measured.
+    Shapes: maps[caption] (h, w) over the first picture; pictures[caption] stages of it, each with boxes to outline;
+            boxes of the layout that was used; watched things, as nouns, whose presence is to be measured.
     """
 
     maps: dict[str, torch.Tensor] = field(default_factory=dict)
     boxes: list[Box] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)
+    pictures: dict[str, tuple[Image.Image, tuple[Box, ...]]] = field(default_factory=dict)
+
+    def add_picture(self, caption: str, picture: Image.Image, boxes: Sequence[Box]) -> None:
+        """Show a stage of the first picture, instead of an earlier one of that caption."""
+        self.pictures[caption] = (picture, tuple(boxes))
 
 
 @torch.no_grad()
@@ -134,6 +140,7 @@ def _describe_run(
         note=notes.append,
         sketch=sketches.maps.__setitem__,
         sketch_boxes=sketches.boxes.extend,
+        sketch_picture=sketches.add_picture,
         watch=sketches.watched.append,
     )
 

@@ -17,6 +17,7 @@ from pipelines.prompt_plan import PromptPlan, plan_prompt
 MAX_BOXES = 6
 MIN_SIDE_FRAC = 0.08
 MAX_PHRASE_CHARS = 200
+MIN_FREE_FRAC = 0.4
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,21 @@ def propose_layout(prompt: str) -> list[dict[str, Any]]:
     return [asdict(box) for box in propose_boxes(plan_prompt(prompt))]
 
 
+def to_slabs(boxes: Sequence[Box]) -> tuple[Box, ...]:
+    """Stretch boxes in a row, or in a column, until together they fill the picture.
+
+    Returns: one slab per box, with its phrase: equal shares of the picture, in the boxes' places.
+    """
+    is_column = len(boxes) > 1 and len({box.x0 for box in boxes}) == 1
+    places = sorted(box.y0 if is_column else box.x0 for box in boxes)
+    slabs = []
+    for box in boxes:
+        place = places.index(box.y0 if is_column else box.x0)
+        begin, end = place / len(boxes), (place + 1) / len(boxes)
+        slabs.append(Box(box.phrase, 0.0, begin, 1.0, end) if is_column else Box(box.phrase, begin, 0.0, end, 1.0))
+    return tuple(slabs)
+
+
 def _make_single(phrase: str) -> str:
     """Turn "three red stars" into "a red star", because each box holds one."""
     first, _, rest = phrase.partition(" ")
@@ -112,6 +128,17 @@ def make_masks(boxes: Sequence[Box], height_cells: int, width_cells: int) -> tor
         down = _cover(box.y0 * height_cells, box.y1 * height_cells, height_cells)
         mask += down[:, None] * across[None, :]
     return masks
+
+
+def make_free_mask(slab: Box, taken: Sequence[Box], height_cells: int, width_cells: int) -> torch.Tensor:
+    """Say which cells a new thing may use: its slab without the things that reach into it.
+
+    Shapes:  returns (h, w) float32, 0..1.
+    Differs: where less than MIN_FREE_FRAC of the slab would be left, all of it is free.
+    """
+    mask = make_masks([slab], height_cells, width_cells)[0]
+    free = mask * (1 - make_masks(taken, height_cells, width_cells).sum(0).clamp_max(1))
+    return free if free.sum() >= MIN_FREE_FRAC * mask.sum() else mask
 
 
 def choose_cells(masks: torch.Tensor) -> torch.Tensor:

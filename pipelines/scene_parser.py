@@ -319,8 +319,11 @@ def load_parser(folder: str | Path, *, device: str = "cpu") -> SceneParser:
                 f"The scene parser needs {file.name} in {folder.name}; run `make train-parser` or restore the file."
             )
     try:
-        model = ParserModel(config_from_json(json.loads(config_file.read_text(encoding="utf-8"))))
+        # Without storage there is nothing to initialise: a run may load the parser, and must not draw global numbers.
+        with torch.device("meta"):
+            model = ParserModel(config_from_json(json.loads(config_file.read_text(encoding="utf-8"))))
+        model.to_empty(device=device)
         model.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise BackendUnavailable(f"The files in {folder.name} are no scene parser: {error}") from error
-    return SceneParser(model.to(device))
+    return SceneParser(model)

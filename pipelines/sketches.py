@@ -1,4 +1,4 @@
-"""Pictures that explain a technique: a map or the boxes of a layout, drawn over the finished picture."""
+"""Pictures that explain a technique: a map or a layout, drawn over the finished picture, and its earlier stages."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ BOXES_CAPTION = "The layout"
 
 
 def draw_sketches(picture: Image.Image, sketches: Sketches) -> tuple[tuple[str, Image.Image], ...]:
-    """Draw everything that a run has to show, each with its caption: the layout first, then the maps."""
+    """Draw everything that a run has to show, each with its caption: the layout first, then stages, then maps."""
     drawn = [(BOXES_CAPTION, draw_boxes(picture, sketches.boxes))] if sketches.boxes else []
+    for caption, (stage, boxes) in sketches.pictures.items():
+        drawn.append((caption, draw_boxes(stage.resize(picture.size), boxes)))
     return (*drawn, *((caption, draw_map(picture, cells)) for caption, cells in sketches.maps.items()))
 
 

@@ -81,7 +81,8 @@ class Measure:
 class ImageResult:
     """Hold finished pictures and everything that is true about how they were made.
 
-    `sketches` are pictures that explain a technique, each with its caption: where a word drew attention, the boxes.
+    `sketches` are pictures that explain a technique, each with its caption: where a word drew attention, the
+    boxes, the stages of a picture that was drawn in several.
     """
 
     images: tuple[Image.Image, ...]
@@ -100,8 +101,9 @@ class RunInfo:
 
     Shapes: latents of the run are (num_images, spec.latent_channels, height_cells, width_cells).
     Units:  note(sentence) adds a sentence to the result's notes; sketch(caption, map) shows a map (h, w) over the first
-            picture, instead of an earlier one of that caption; sketch_boxes(boxes) shows a layout; watch(noun) asks to
-            measure whether that thing is there.
+            picture, instead of an earlier one of that caption; sketch_boxes(boxes) shows a layout;
+            sketch_picture(caption, picture, boxes) shows a stage of the first picture with the boxes that it is about;
+            watch(noun) asks to measure whether that thing is there.
     """
 
     num_steps: int
@@ -115,6 +117,7 @@ class RunInfo:
     note: Callable[[str], None]
     sketch: Callable[[str, torch.Tensor], None] = lambda caption, cells: None
     sketch_boxes: Callable[[Sequence[Any]], None] = lambda boxes: None
+    sketch_picture: Callable[[str, Image.Image, Sequence[Any]], None] = lambda caption, picture, boxes: None
     watch: Callable[[str], None] = lambda noun: None
 
 

@@ -16,6 +16,8 @@ TECHNIQUE_PARTS = (
     *("attention_maps", "attention_loss", "layout", "regions", "prompt_plan", "text_side"),
     # Pictures larger than trained, and the noise and previews of a technique that draws on its own.
     *("windows", "dilation", "seeding", "images"),
+    # What a technique looks with that judges what it drew.
+    *("agreement",),
 )
 TOP_LEVEL = ("app", "tabs", "pipelines", "training", "benchmarks", "tests")
 MAY_IMPORT = {

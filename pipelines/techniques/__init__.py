@@ -11,6 +11,7 @@ from pipelines.techniques.attend_and_excite import AttendAndExcite
 from pipelines.techniques.base import Technique
 from pipelines.techniques.cfg_rescale import CfgRescale
 from pipelines.techniques.initno import InitNo
+from pipelines.techniques.mulan import MuLan
 from pipelines.techniques.multi_diffusion import MultiDiffusion
 from pipelines.techniques.noise_collage import NoiseCollage
 from pipelines.techniques.rece import Rece
@@ -24,6 +25,7 @@ TECHNIQUES = (
     InitNo,
     RegionalAttention,
     NoiseCollage,
+    MuLan,
     MultiDiffusion,
     AccDiffusion,
     Rece,

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 
 from pipelines.attention import AttentionRecorder, list_layers, patched
 from pipelines.attention_maps import average_layers, pick_row, to_grid, to_mask
-from pipelines.cfg_batch import guide, join_halves, split_halves
+from pipelines.cfg_batch import guide, run_halves
 from pipelines.dilation import blur, draw_exchange, exchange, join_dilated, match_statistics, split_dilated
 from pipelines.images import preview
-from pipelines.model import ModelBundle, TextCond, run_unet
+from pipelines.model import ModelBundle, TextCond
 from pipelines.params import ranged, validate
 from pipelines.prompt_plan import find_tokens, plan_prompt
 from pipelines.schedules import add_noise, make_scheduler, pred_to_x0, x0_to_pred
@@ -149,12 +149,9 @@ class _Enlarging(Hooks):
         layers = [layer for layer, _ in list_layers(model.unet) if layer.kind == "cross"]
         layers = [layer for layer in layers if layer.cells == model.spec.coarse_cells]
         names = {layer.name for layer in layers}
-        hidden = join_halves(text.hidden_uncond, text.hidden_cond, 1)
-        pooled = join_halves(text.pooled_uncond, text.pooled_cond, 1)
-        added = {"text_embeds": pooled, "time_ids": text.time_ids.expand(2, -1)} if pooled.shape[-1] else {}
         with patched(model.unet, lambda layer: layer.name in names, recorder.make):
-            both = run_unet(model, torch.cat([latents, latents]), timestep, hidden, added)
-        return guide(*split_halves(both), ctx.guidance_scale), average_layers(recorder.maps, layers)[1]
+            halves = run_halves(model, latents, timestep, text)
+        return guide(*halves, ctx.guidance_scale), average_layers(recorder.maps, layers)[1]
 
     def _write_prompts(self, attention: torch.Tensor, model: ModelBundle) -> list[TextCond]:
         """Write, for every window and picture, the prompt with the things that are there."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from pipelines import BackendUnavailable
-from pipelines.agreement import Judge, Mention, find_mentions, score_scene
+from pipelines.agreement import Judge, Mention, find_mentions, find_placed, score_scene
 from pipelines.backends import PROJECT_DIR
+from pipelines.layout import Box
 from pipelines.scene_parser import ParsedObject, ParsedScene, ParserConfig
 
 CONFIG = ParserConfig(
@@ -49,12 +51,32 @@ def test_the_share_of_named_things_that_are_there() -> None:
     assert score_scene(mentions, scene(style="line art")) == 0.0
 
 
+def test_a_thing_is_right_only_in_its_colour_and_with_its_middle_in_its_box() -> None:
+    left, right = (0.0, 10.0, 40.0, 50.0), (60.0, 10.0, 100.0, 50.0)
+    parsed = ParsedScene(
+        (ParsedObject("boat", "red", right, 0.9), ParsedObject("boat", "blue", left, 0.5)), "sea", "day", "flat"
+    )
+    west, east = Box("", 0.0, 0.0, 0.5, 1.0), Box("", 0.5, 0.0, 1.0, 1.0)
+
+    def grade(kind: str, colour: str, box: Box) -> float:
+        return find_placed(Mention(kind, colour), box, parsed, (100, 200))[0]
+
+    assert grade("boat", "red", east) == grade("boat", "blue", west) == grade("boat", "", west) == 1.0
+    assert grade("boat", "red", west) == grade("boat", "blue", east) == 0.5
+    assert grade("star", "red", east) == 0.0
+    assert find_placed(Mention("star"), east, parsed, (100, 200))[1] is None
+    # The box it reports is the thing's own, in shares of the picture.
+    assert find_placed(Mention("boat", "blue"), west, parsed, (100, 200))[1] == Box("boat", 0.0, 0.05, 0.4, 0.25)
+
+
 def test_the_shipped_parser_scores_pictures_and_stays_silent_without_names() -> None:
-    judge = Judge(PROJECT_DIR / "assets" / "parser")
+    judge, before = Judge(PROJECT_DIR / "assets" / "parser"), torch.get_rng_state()
     blank = Image.new("RGB", (256, 256), "white")
     assert judge.score("a dragon", [blank]) is None
+    assert judge.read("a dragon, watercolor") is None and judge.read("a red boat at sea") == Mention("boat", "red")
     score = judge.score("a red boat", [blank, blank])
     assert score is not None and 0.0 <= score <= 1.0
+    assert torch.equal(torch.get_rng_state(), before), "loading the parser drew from everybody's random numbers"
 
 
 def test_missing_parser_files_are_one_sentence(tmp_path: Path) -> None:

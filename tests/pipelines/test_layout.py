@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from pipelines.errors import UserError
-from pipelines.layout import MAX_BOXES, Box, check_boxes, choose_cells, make_masks, propose_boxes
+from pipelines.layout import (
+    MAX_BOXES,
+    MIN_FREE_FRAC,
+    Box,
+    check_boxes,
+    choose_cells,
+    make_free_mask,
+    make_masks,
+    propose_boxes,
+    to_slabs,
+)
 from pipelines.prompt_plan import plan_prompt
 
 
@@ -77,3 +87,30 @@ def test_a_box_owns_the_cells_that_it_covers_by_half_and_never_none() -> None:
 def test_a_box_that_ends_in_the_middle_of_a_cell_owns_it() -> None:
     owned = choose_cells(make_masks([Box("a", 0.0, 0.0, 0.1875, 1.0)], 8, 8))[0]
     assert owned[:, :2].all() and not owned[:, 2:].any()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "first", "second"),
+    [
+        ("a boat left of a moon", (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)),
+        ("a boat right of a moon", (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0)),
+        ("a boat above a moon", (0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 1.0, 1.0)),
+        ("a boat below a moon", (0.0, 0.5, 1.0, 1.0), (0.0, 0.0, 1.0, 0.5)),
+    ],
+)
+def test_slabs_fill_the_picture_in_the_places_of_their_boxes(prompt: str, first: tuple, second: tuple) -> None:
+    assert to_slabs(propose_boxes(plan_prompt(prompt))) == (Box("a boat", *first), Box("a moon", *second))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_slabs_cover_every_cell_once(count: int) -> None:
+    boxes = propose_boxes(plan_prompt("a boat" + ", a moon" * (count - 1)))
+    assert torch.allclose(make_masks(to_slabs(boxes), 8, 12).sum(0), torch.ones(8, 12), atol=1e-5)
+
+
+def test_a_free_mask_leaves_out_what_is_taken_unless_too_little_remains() -> None:
+    slab = Box("a moon", 0.5, 0.0, 1.0, 1.0)
+    free = make_free_mask(slab, [Box("a boat", 0.2, 0.5, 0.75, 1.0), Box("a cat", 0.5, 0.75, 0.75, 1.0)], 4, 4)
+    assert free.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 1]]
+    assert MIN_FREE_FRAC > 0.25
+    assert torch.equal(make_free_mask(slab, [Box("a boat", 0.0, 0.25, 1.0, 1.0)], 4, 4), make_masks([slab], 4, 4)[0])
