@@ -22,7 +22,7 @@ RELATIONS: dict[str, tuple[str, ...]] = {
 _NUMBERS = {"one": 1, "two": 2, "2": 2, "three": 3, "3": 3, "four": 4, "4": 4}
 _DETERMINERS = ("a", "an", "the", *_NUMBERS)
 _LINKS = "|".join(phrase for phrases in RELATIONS.values() for phrase in phrases)
-_SPLIT = re.compile(rf"\s*,\s*(?:and\s+)?|\s+(?P<link>and|{_LINKS})\s+", re.IGNORECASE)
+_SPLIT = re.compile(rf"\s*[,;:]\s*(?:and\s+)?|\s+(?P<link>and|{_LINKS})\s+", re.IGNORECASE)
 _FRONT = re.compile(
     r"\s*(?:(?:an?|the)\s+)?(?:[\w-]+\s+){0,2}?"
     r"(?:picture|image|drawing|painting|photo|photograph|illustration|art|watercolor|watercolour|papercut|sketch|model"
@@ -30,7 +30,12 @@ _FRONT = re.compile(
     re.IGNORECASE,
 )
 # A setting begins here: "a boat | on the sea". Relations were cut out before.
-_SETTING = re.compile(r"\s+(?=(?:in|on|at|by|with|during|inside|before)\s)", re.IGNORECASE)
+_PREPOSITIONS = "in|on|at|by|with|during|inside|before"
+_SETTING = re.compile(rf"\s+(?=(?:{_PREPOSITIONS})\s)", re.IGNORECASE)
+# A prompt may begin with its setting: "in the snow | a boat". Its own article is the word right after the preposition.
+_SETTING_FIRST = re.compile(
+    rf"(?:{_PREPOSITIONS})\s+[\w-]+(?:\s+(?!(?:{'|'.join(_DETERMINERS)})\s)[\w-]+)*\s*", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,11 @@ def plan_prompt(prompt: str) -> PromptPlan:
     objects: list[PromptObject] = []
     relations: list[str] = []
     settings: list[str] = []
-    for begin, end, join in _split(prompt, start):
+    parts = _split(prompt, start)
+    if parts and (setting_end := _end_setting(prompt, parts)):
+        settings.append(prompt[start:setting_end].strip())
+        parts = [(setting_end, parts[0][1], ""), *parts[1:]] if setting_end < parts[0][1] else parts[1:]
+    for begin, end, join in parts:
         cut = _SETTING.search(prompt, begin, end)
         # "boat and moon" needs no articles, but after a comma ("sea, night") a part without one is a setting.
         is_linked = not settings and join != ","
@@ -127,6 +136,20 @@ def _split(prompt: str, start: int) -> list[tuple[int, int, str]]:
         begin, join = match.end(), _name_join((match["link"] or ",").lower())
     parts.append((begin, len(prompt), join))
     return [(first, last, join) for first, last, join in parts if prompt[first:last].strip()]
+
+
+def _end_setting(prompt: str, parts: Sequence[tuple[int, int, str]]) -> int:
+    """Return where the setting ends that a prompt begins with, in characters; 0 if it begins with a thing.
+
+    Differs: without a preposition ("night sky, a moon") only an article after the comma tells a setting from a thing.
+    """
+    begin, end, _ = parts[0]
+    if found := _SETTING_FIRST.match(prompt, begin, end):
+        return found.end()
+    if len(parts) < 2 or parts[1][2] != ",":
+        return 0
+    is_bare = _read_object(prompt, begin, end, needs_determiner=True) is None
+    return end if is_bare and _read_object(prompt, *parts[1][:2], needs_determiner=True) else 0
 
 
 def _name_join(words: str) -> str:
