@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -qq --disable-pip-version-check --progress-bar off
+# Tiny models use one thread each, so that tests run on all cores; those of the browser stay in one process.
+PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadgroup
 ARGS ?=
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
@@ -25,10 +27,10 @@ run: $(RUN_READY)
 	$(PY) app.py $(ARGS)
 
 test: check $(SYSTEM_READY)
-	$(PY) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-quick: check $(SYSTEM_READY)
-	$(PY) -m pytest -m "not browser" $(ARGS)
+	$(PYTEST) -m "not browser" $(ARGS)
 
 test-browser: $(SYSTEM_READY)
 	$(PY) -m pytest -m browser $(ARGS)

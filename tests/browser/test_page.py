@@ -13,7 +13,8 @@ from playwright.sync_api import Page, expect
 from tabs.text_to_image import load_examples
 from tests.browser.conftest import PATIENCE_MS, Windows
 
-pytestmark = pytest.mark.browser
+# One process for the browser, so that it shares the machine with one other test at most.
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 PROMPT = "a red boat above a blue house"
 START_SEED = str(load_examples()["start"]["seed"])
 MAX_WRITES = 10

@@ -15,7 +15,8 @@ from playwright.sync_api import Page
 
 from tests.browser.conftest import Windows
 
-pytestmark = pytest.mark.browser
+# One process for the browser, so that it shares the machine with one other test at most.
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
 PROMPT = "a red boat left of a white moon, night sky, watercolor"
 VIEWS = (
