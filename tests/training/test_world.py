@@ -209,6 +209,21 @@ def test_reading_a_caption_agrees_with_its_scene() -> None:
     assert relations_read == set(RELATIONS)
 
 
+def test_without_a_relation_things_are_named_in_reading_order() -> None:
+    rng, num_seen = np.random.default_rng(0), 0
+    for seed in range(400):
+        scene = sample_scene(seed)
+        mentions, relation = read_caption(make_caption(scene, rng))
+        if relation is None and len(mentions) > 1:
+            things = [next(thing for thing in scene.objects if thing.kind == mention.kind) for mention in mentions]
+            if len(things) == 2:
+                assert find_relation(*things) in ("left of", "above")
+            elif len({thing.kind for thing in scene.objects}) == len(scene.objects):
+                assert [thing.x_px for thing in things] == sorted(thing.x_px for thing in things)
+            num_seen += 1
+    assert num_seen > 50
+
+
 def test_darkening_is_seeded_and_keeps_the_share_of_light() -> None:
     clean = render(two_things()).rgb
     darkness = Darkness(exposure=0.1)

@@ -78,7 +78,9 @@ _COUNT_WORDS: dict[int, tuple[str, ...]] = {2: ("two", "2"), 3: ("three", "3"), 
 _NEXT_TO = ("next to", "beside")
 # Users ask for "a boat and a moon" as often as for full descriptions, so whole kinds of words are left out together.
 _COLOURED_FRAC = 0.66
-_BARE_FRAC = 0.25
+_BARE_FRAC = 0.3
+_RELATION_FRAC = 0.35
+_NEXT_TO_FRAC = 0.05
 _FRONTS = ("a picture of", "an image of", "a drawing of")
 
 
@@ -147,17 +149,20 @@ def _describe_objects(scene: Scene, rng: np.random.Generator) -> str:
             words.append(_say(_COLOUR_WORDS, things[0].colour, rng))
         return " ".join([*words, pluralise(_say(_KIND_WORDS, things[0].kind, rng))])
     if len(things) == 3:
-        names = [_name(thing, rng, is_coloured) for thing in things]
+        names = [_name(thing, rng, is_coloured) for thing in sorted(things, key=lambda thing: thing.x_px)]
         return f"{names[0]}, {names[1]} and {names[2]}"
     first, second = (things[i] for i in rng.permutation(2))
     relation = find_relation(first, second)
     draw = rng.random()
-    if draw < 0.74:
+    if draw < _RELATION_FRAC:
         link = str(rng.choice(_RELATION_WORDS[relation]))
-    elif draw < 0.8 and relation in ("left of", "right of"):
-        link = str(rng.choice(_NEXT_TO))
     else:
-        link = "and"
+        # Without a stated relation things are named in reading order: a model that must guess which of two shapes is
+        # which often draws the same thing twice.
+        if relation in ("right of", "below"):
+            first, second = second, first
+        is_beside = draw < _RELATION_FRAC + _NEXT_TO_FRAC and relation in ("left of", "right of")
+        link = str(rng.choice(_NEXT_TO)) if is_beside else "and"
     return f"{_name(first, rng, is_coloured)} {link} {_name(second, rng, is_coloured)}"
 
 
