@@ -21,6 +21,7 @@ from pipelines.techniques.base import POINTS, Halves, Hooks, Technique, Turn, UN
 from pipelines.techniques.cfg_rescale import CfgRescale
 from pipelines.text_side import encode_prompt
 from pipelines.types import RunInfo, StepContext
+from tests import runs
 
 SETTINGS = DenoiseSettings(
     seed=3, num_images=1, num_steps=3, guidance_scale=4.0, sampler="dpmpp_2m", width_px=64, height_px=64
@@ -36,13 +37,10 @@ def start(model: ModelBundle, techniques: Sequence[Technique] = (), **changes: A
 
 
 def finish(stream: Any) -> tuple[list[Progress], torch.Tensor]:
-    """Run a generator to its end."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(stream))
-        except StopIteration as end:
-            return seen, end.value
+    """Run a generator to its end; returns what was reported, and the latents."""
+    seen: list[Progress] = []
+    latents = runs.finish(stream, seen.append)
+    return seen, latents
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ import torch
 from pipelines.attention import list_layers
 from pipelines.attention_maps import average_layers, observe
 from pipelines.backends import PROJECT_DIR
-from pipelines.denoise import DenoiseSettings, denoise
 from pipelines.dilation import blur, draw_exchange, exchange, split_dilated
 from pipelines.images import decode
 from pipelines.model import ModelBundle, TextCond
@@ -21,34 +19,13 @@ from pipelines.scene_parser import load_parser
 from pipelines.schedules import add_noise, pred_to_x0, x0_to_pred
 from pipelines.seeding import fork_generators, make_generators
 from pipelines.techniques.acc_diffusion import EXCHANGE_OFFSET, AccDiffusion, _Enlarging, assign_things, shrink
-from pipelines.techniques.base import Technique
 from pipelines.techniques.multi_diffusion import MultiDiffusion
 from pipelines.text_side import encode_prompt
-from pipelines.types import RunInfo, StepContext
+from pipelines.types import StepContext
 from pipelines.windows import place_windows
+from tests.runs import describe_run, draw, finish
 
 NUM_STEPS = 3
-
-
-def finish(stream: Generator[Any, None, torch.Tensor]) -> torch.Tensor:
-    while True:
-        try:
-            next(stream)
-        except StopIteration as end:
-            return end.value
-
-
-def draw(
-    model: ModelBundle, prompt: str, size_cells: tuple[int, int], *techniques: Technique, **changes: Any
-) -> torch.Tensor:
-    height_px, width_px = (side * model.spec.px_per_cell for side in size_cells)
-    with torch.no_grad():
-        text = encode_prompt(model, prompt, size_px=(width_px, height_px))
-    asked = {"seed": 5, "num_images": 1, "num_steps": NUM_STEPS, **changes}
-    settings = DenoiseSettings(
-        **asked, guidance_scale=4.0, sampler="ddim", width_px=width_px, height_px=height_px, preview_every=0
-    )
-    return finish(denoise(model, text, settings, techniques, []))
 
 
 def open_run(
@@ -61,13 +38,10 @@ def open_run(
     notes: list[str] | None = None,
 ) -> tuple[_Enlarging, StepContext]:
     """Open the technique for an imagined run and describe the first step of it."""
-    height_px, width_px = (side * model.spec.px_per_cell for side in size_cells)
-    with torch.no_grad():
-        text = encode_prompt(model, prompt, size_px=(width_px, height_px))
-    generators = make_generators(5, num_images)
-    note = (notes if notes is not None else []).append
-    run = RunInfo(num_steps, num_images, *size_cells, 4.0, "ddim", text, generators, note)
-    ctx = StepContext(0, num_steps, 0.0, 899, 0.05, math.sqrt(0.95), 4.0, model, text, generators)
+    run, ctx = describe_run(
+        model, prompt, size_cells=size_cells, seed=5, num_images=num_images, num_steps=num_steps, notes=notes
+    )
+    ctx = replace(ctx, timestep=899, alpha_bar=0.05, sigma=math.sqrt(0.95))
     with AccDiffusion().open(model, run) as hooks:
         assert isinstance(hooks, _Enlarging)
         return hooks, ctx
@@ -101,7 +75,9 @@ def test_the_base_picture_is_the_plain_picture_of_the_same_seed(name: str, reque
     hooks, ctx = open_run(model, "a red boat and a blue star", (8, 16), num_images=2)
     noise = torch.randn(2, 4, 8, 16, generator=torch.Generator().manual_seed(1))
     large = start(hooks, ctx, noise)
-    plain = draw(model, "a red boat and a blue star", hooks.base_cells, num_images=2)
+    plain = draw(
+        model, "a red boat and a blue star", size_cells=hooks.base_cells, seed=5, num_images=2, num_steps=NUM_STEPS
+    ).latents
     assert torch.allclose(hooks.base, plain, atol=1e-4)  # recorded layers use the explicit kernel
     enlarged = torch.nn.functional.interpolate(plain, size=(8, 16), mode="bicubic", align_corners=False)
     assert torch.allclose(large, math.sqrt(0.05) * enlarged + math.sqrt(0.95) * noise, atol=1e-4)
@@ -179,7 +155,7 @@ def test_the_run_is_held_to_the_base_and_gets_its_contrast(tiny_sd: ModelBundle)
     held = hooks.before_unet(latents, ctx)
     assert torch.allclose(held, (1 - weight) * latents + weight * add_noise(hooks.clean, noise, 0.05), atol=1e-5)
     assert torch.equal(hooks.after_step(latents, ctx), latents)
-    last = StepContext(2, 3, 0.67, 1, 0.99, 0.1, 4.0, tiny_sd, ctx.text, ctx.generators)
+    last = replace(ctx, step=2, fraction=0.67, timestep=1, alpha_bar=0.99, sigma=0.1)
     done = hooks.after_step(latents, last)
     assert torch.allclose(done.std(), hooks.base.std()) and torch.allclose(done.mean(), hooks.base.mean(), atol=1e-6)
     assert torch.allclose(hooks.before_unet(latents, last), latents, atol=1e-3)
@@ -187,8 +163,9 @@ def test_the_run_is_held_to_the_base_and_gets_its_contrast(tiny_sd: ModelBundle)
 
 def test_a_picture_of_a_batch_is_the_picture_of_its_own_seed(tiny_model: ModelBundle) -> None:
     prompt, technique = "a red boat and a blue star", AccDiffusion()
-    both = draw(tiny_model, prompt, (16, 12), technique, num_images=2)
-    second = draw(tiny_model, prompt, (16, 12), technique, seed=6)
+    asked = {"size_cells": (16, 12), "num_steps": NUM_STEPS}
+    both = draw(tiny_model, prompt, technique, seed=5, num_images=2, **asked).latents
+    second = draw(tiny_model, prompt, technique, seed=6, **asked).latents
     assert torch.allclose(both[1:], second, atol=1e-3)
 
 
@@ -226,10 +203,10 @@ def test_windows_are_told_only_of_what_they_show(storybook: ModelBundle) -> None
 
 def test_one_thing_is_drawn_once_where_windows_alone_repeat_it(storybook: ModelBundle) -> None:
     parser = load_parser(PROJECT_DIR / storybook.spec.parser_source)
-    found = []
+    found, asked = [], {"size_cells": (32, 64), "num_steps": 5, "seed": 5_000_300}
     for technique in (MultiDiffusion(), AccDiffusion()):
         with torch.no_grad():
-            latents = draw(storybook, "a green cactus in the desert", (32, 64), technique, num_steps=5, seed=5_000_300)
+            latents = draw(storybook, "a green cactus in the desert", technique, **asked).latents
             (scene,) = parser.parse(decode(storybook, latents))
         found.append(len(scene.objects))
     assert found[0] > found[1] == 1

@@ -9,17 +9,7 @@ from pipelines.attention_loss import neglect, see
 from pipelines.attention_maps import word_maps
 from pipelines.model import ModelBundle
 from pipelines.techniques.attend_and_excite import AttendAndExcite
-from pipelines.text_side import encode_prompt
-from pipelines.types import RunInfo, StepContext
-
-
-def make_context(model: ModelBundle, prompt: str, notes: list[str]) -> tuple[RunInfo, StepContext]:
-    """Describe the first of 20 steps of a run."""
-    with torch.no_grad():
-        text = encode_prompt(model, prompt, size_px=(model.spec.image_px, model.spec.image_px))
-    cells = model.spec.image_px // model.spec.px_per_cell
-    run = RunInfo(20, 1, cells, cells, 4.0, "ddim", text, (torch.Generator(),), notes.append)
-    return run, StepContext(0, 20, 0.0, 999, 0.01, 0.99, 4.0, model, text, run.generators)
+from tests.runs import describe_run
 
 
 def test_words_compete_for_cells_without_start_end_and_padding() -> None:
@@ -34,7 +24,7 @@ def test_words_compete_for_cells_without_start_end_and_padding() -> None:
 @pytest.mark.parametrize("name", ["storybook", "tiny_sd", "tiny_sdxl"])
 def test_updates_lift_the_most_neglected_word(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
-    run, ctx = make_context(model, "a cat, a red boat", [])
+    run, ctx = describe_run(model, "a cat, a red boat", num_steps=20)
     with AttendAndExcite(step_frac=0.02, sharpness=20.0, max_refinements=0).open(model, run) as hooks, torch.no_grad():
         lifted = 0
         for seed in range(4):
@@ -48,7 +38,7 @@ def test_updates_lift_the_most_neglected_word(name: str, request: pytest.Fixture
 
 def test_a_prompt_without_things_is_said(tiny_sd: ModelBundle) -> None:
     notes: list[str] = []
-    run, ctx = make_context(tiny_sd, ", ,", notes)
+    run, ctx = describe_run(tiny_sd, ", ,", num_steps=20, notes=notes)
     latents = torch.randn(1, 4, 8, 8)
     with AttendAndExcite().open(tiny_sd, run) as hooks:
         assert torch.equal(hooks.before_unet(latents, ctx), latents)

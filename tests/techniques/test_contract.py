@@ -23,6 +23,7 @@ from pipelines.techniques.multi_diffusion import MultiDiffusion
 from pipelines.techniques.s_cfg import SCfg
 from pipelines.text_side import encode_prompt
 from pipelines.types import RunInfo, StepContext
+from tests.runs import describe_run, finish
 
 NUM_STEPS = 2
 TRAINED_PX = 256
@@ -92,15 +93,6 @@ def start(model: ModelBundle, techniques: Sequence[Technique], *, beside: Sequen
     return denoise(model, text, settings, techniques, [])
 
 
-def finish(stream: Any) -> torch.Tensor:
-    """Run a generator to its end and return the latents."""
-    while True:
-        try:
-            next(stream)
-        except StopIteration as end:
-            return end.value
-
-
 def snapshot(model: ModelBundle) -> tuple[Any, ...]:
     """Note processors by identity, weights by sum and storage, scheduler, global randomness, lock."""
     parameters = list(model.unet.named_parameters())
@@ -139,9 +131,7 @@ def test_the_class_describes_itself(technique: type[Technique], tiny_sd: ModelBu
 
 def open_hooks(technique: Technique, model: ModelBundle) -> Hooks:
     """Open a technique for an imagined run and return its hooks."""
-    with torch.no_grad():
-        text = encode_prompt(model, "a red boat", size_px=(64, 64))
-    run = RunInfo(2, 1, 8, 8, 4.0, "ddim", text, (torch.Generator(),), lambda sentence: None)
+    run, _ = describe_run(model, "a red boat", size_cells=(8, 8))
     with technique.open(model, run) as hooks:
         return hooks
 

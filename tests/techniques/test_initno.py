@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,23 +11,19 @@ import torch
 
 from pipelines.attention_loss import neglect, see
 from pipelines.model import ModelBundle
-from pipelines.seeding import draw_noise, make_generators
+from pipelines.seeding import draw_noise
 from pipelines.techniques.initno import FLOOR, InitNo, MovedNoise, limit_kl, measure_kl
-from pipelines.text_side import encode_prompt
-from pipelines.types import Progress, RunInfo, StepContext
+from pipelines.types import Progress
+from tests.runs import describe_run, finish
 
 PROMPT = "a cat, a red boat"  # short, because the tiny tokenizer spells out letters
 
 
 def make_run(model: ModelBundle, prompt: str, seed: int, num_images: int, notes: list[str]) -> tuple:
     """Describe the first of 20 steps of a run, with the noise that its loop would draw."""
-    with torch.no_grad():
-        text = encode_prompt(model, prompt, size_px=(model.spec.image_px, model.spec.image_px))
-    cells = model.spec.image_px // model.spec.px_per_cell
-    generators = make_generators(seed, num_images)
-    noise = draw_noise(generators, (model.spec.latent_channels, cells, cells), "cpu")
-    run = RunInfo(20, num_images, cells, cells, 4.0, "ddim", text, generators, notes.append)
-    return run, StepContext(0, 20, 0.0, 999, 0.01, 0.99, 4.0, model, text, generators), noise
+    run, ctx = describe_run(model, prompt, seed=seed, num_images=num_images, num_steps=20, notes=notes)
+    shape = (model.spec.latent_channels, run.height_cells, run.width_cells)
+    return run, ctx, draw_noise(run.generators, shape, "cpu")
 
 
 @contextlib.contextmanager
@@ -36,25 +32,16 @@ def turn() -> Iterator[None]:
     yield
 
 
-def finish(stream: Generator[Progress, None, torch.Tensor]) -> tuple[torch.Tensor, list[Progress]]:
-    """Run a preparation to its end; returns the noise and what was reported."""
-    seen: list[Progress] = []
-    while True:
-        try:
-            seen.append(next(stream))
-        except StopIteration as end:
-            return end.value, seen
-
-
 def prepare(
     technique: InitNo, model: ModelBundle, *, prompt: str = PROMPT, seed: int = 0, num_images: int = 1
 ) -> tuple:
     """Run the preparation alone; returns the noise before and after, what was reported, the notes, and a score."""
     notes: list[str] = []
+    seen: list[Progress] = []
     run, ctx, noise = make_run(model, prompt, seed, num_images, notes)
     states = [generator.get_state() for generator in run.generators]
     with technique.open(model, run) as hooks, torch.no_grad():
-        latents, seen = finish(hooks.init(noise, ctx, turn))
+        latents = finish(hooks.init(noise, ctx, turn), seen.append)
         scores = [hooks._judge_noise(x[:1], 0, ctx).score for x in (noise, latents)] if technique.iterations else []
     assert all(torch.equal(*pair) for pair in zip(states, (generator.get_state() for generator in run.generators)))
     return noise, latents, seen, notes, scores
@@ -93,9 +80,11 @@ def test_divergence_is_that_of_normal_distributions_and_is_limited() -> None:
 def test_moved_noise_is_better_and_still_noise(storybook: ModelBundle) -> None:
     technique, better, good = InitNo(iterations=4, rounds=1, more_iterations=0), 0, 0
     for seed in range(4):
-        noise, latents, _, _, (before, after) = prepare(technique, storybook, seed=seed)
+        noise, latents, seen, _, (before, after) = prepare(technique, storybook, seed=seed)
         better += after < before - 0.1
-        good += torch.equal(latents, noise)  # reached its goals at the first look, so there was nothing to move
+        if torch.equal(latents, noise):
+            assert len(seen) == 1 and seen[0].note.endswith("every thing has its place")  # nothing to move
+            good += 1
         assert (latents - noise).square().mean().sqrt() < 0.1
         assert abs(latents.mean() - noise.mean()) < 0.05 and abs(latents.std() - noise.std()) < 0.05
     assert better + good == 4 and better >= 3
@@ -177,9 +166,9 @@ def test_refinements_look_at_all_losses_and_at_where_things_were(tiny_sd: ModelB
 
 def test_a_prompt_without_things_is_said(tiny_sd: ModelBundle) -> None:
     notes: list[str] = []
+    seen: list[Progress] = []
     run, ctx, noise = make_run(tiny_sd, ", ,", 0, 1, notes)
     with InitNo().open(tiny_sd, run) as hooks:
-        latents, seen = finish(hooks.init(noise, ctx, turn))
-        assert latents is noise and not seen
+        assert finish(hooks.init(noise, ctx, turn), seen.append) is noise and not seen
         assert hooks.before_unet(noise, ctx) is noise
     assert len(notes) == 1 and "found no thing" in notes[0]

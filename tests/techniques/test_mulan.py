@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -18,14 +19,18 @@ from pipelines.images import decode
 from pipelines.layout import Box, make_masks, propose_boxes
 from pipelines.model import ModelBundle
 from pipelines.prompt_plan import plan_prompt
-from pipelines.techniques.base import Hooks, Technique
+from pipelines.techniques.base import Hooks
 from pipelines.techniques.mulan import MuLan, _Painter, _Picture, _Try
 from pipelines.text_side import encode_prompt
 from pipelines.types import Progress, RunInfo, StepContext
+from tests import runs
+from tests.runs import describe_run
 
 # Draws in turn and does nothing else, so that a stage can be compared with a plain run.
 BARE = MuLan(pull_frac=0.0, kept_frac=1.0, max_retries=0)
 PROMPT = "a red boat left of a blue star"
+
+draw = partial(runs.draw, negative_prompt="a cat", seed=5_100_000, num_steps=3)
 
 
 @dataclass(frozen=True)
@@ -61,30 +66,6 @@ class WatchHooks(Hooks):
         return latents
 
 
-def draw(
-    model: ModelBundle,
-    prompt: str,
-    *techniques: Technique,
-    settings: DenoiseSettings | None = None,
-    size_cells: tuple[int, int] = (8, 8),
-    sketches: Sketches | None = None,
-) -> tuple[torch.Tensor, list[str], list[Progress]]:
-    """Run a few steps; returns the latents, the notes and all progress."""
-    height_px, width_px = (side * model.spec.px_per_cell for side in size_cells)
-    settings = settings or DenoiseSettings(5_100_000, 1, 3, 4.0, "ddim", width_px, height_px, preview_every=0)
-    notes: list[str] = []
-    shown: list[Progress] = []
-    with torch.no_grad():
-        text = encode_prompt(model, prompt, "a cat", size_px=(width_px, height_px))
-    stream = denoise(model, text, settings, techniques, notes, sketches=sketches)
-    while True:
-        try:
-            shown.append(next(stream))
-            assert not model.lock.locked()
-        except StopIteration as end:
-            return end.value, notes, shown
-
-
 def test_the_share_inside_equals_the_slow_formula() -> None:
     generator = torch.Generator().manual_seed(0)
     maps = [torch.rand(1, 2, num_cells, 5, generator=generator) for num_cells in (24, 6)]
@@ -104,10 +85,9 @@ def test_the_share_inside_equals_the_slow_formula() -> None:
 @pytest.mark.parametrize("name", ["tiny_sd", "tiny_sd_v", "tiny_sdxl"])
 def test_at_every_step_the_first_thing_is_that_of_a_run_of_its_own(name: str, request: Any) -> None:
     model = request.getfixturevalue(name)
-    settings = DenoiseSettings(5_100_000, 2, 3, 4.0, "ddim", 96, 64, preview_every=0)
     alone, both = Watch(), Watch()
-    draw(model, "a red boat, night", alone, settings=settings, size_cells=(8, 12))
-    draw(model, "a red boat left of a blue star, night", BARE, both, settings=settings, size_cells=(8, 12))
+    draw(model, "a red boat, night", alone, num_images=2, size_cells=(8, 12))
+    draw(model, "a red boat left of a blue star, night", BARE, both, num_images=2, size_cells=(8, 12))
     for first, second in zip(alone.seen, both.seen, strict=True):
         assert torch.allclose(first[..., :6], second[..., :6], atol=1e-4)
         assert not torch.allclose(first[..., 6:], second[..., 6:], atol=1e-2)
@@ -133,19 +113,14 @@ def test_each_later_stage_keeps_all_before_it(tiny_sd: ModelBundle) -> None:
 @pytest.mark.parametrize("name", ["storybook", "tiny_sdxl"])
 def test_the_pull_gathers_the_attention_in_the_box(name: str, request: Any) -> None:
     model = request.getfixturevalue(name)
-    with torch.no_grad():
-        text = encode_prompt(model, "a cat, a car", size_px=(model.spec.image_px, model.spec.image_px))
-    cells = model.spec.image_px // model.spec.px_per_cell
-    run = RunInfo(20, 1, cells, cells, 4.0, "ddim", text, (torch.Generator(),), lambda sentence: None)
-    ctx = StepContext(1, 20, 0.05, 950, 0.01, 0.99, 4.0, model, text, run.generators)
+    run, ctx = describe_run(model, "a cat, a car", num_steps=20)
     gained = 0
     with MuLan(pull_frac=0.02).open(model, run) as hooks, torch.no_grad():
         assert isinstance(hooks, _Painter)
         stage = hooks.stages[-1]
         for seed in range(2):
-            latents = torch.randn(
-                1, model.spec.latent_channels, cells, cells, generator=torch.Generator().manual_seed(seed)
-            )
+            shape = (1, model.spec.latent_channels, run.height_cells, run.width_cells)
+            latents = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
             before, after = (inside(hooks, each, ctx) for each in (latents, hooks.pull(latents, stage, _Try(), ctx)))
             gained += after > before
         late = replace(ctx, fraction=0.2)
@@ -211,10 +186,7 @@ def test_a_thing_is_drawn_again_until_it_is_right_and_the_others_are_as_before(
     tiny_storybook: ModelBundle, script: list[float], kept: list[float], says: str
 ) -> None:
     notes: list[str] = []
-    with torch.no_grad():
-        text = encode_prompt(tiny_storybook, PROMPT, size_px=(64, 64))
-    run = RunInfo(2, 1, 8, 8, 4.0, "ddim", text, (torch.Generator(),), notes.append)
-    ctx = StepContext(0, 2, 0.0, 999, 0.01, 0.99, 4.0, tiny_storybook, text, run.generators)
+    run, ctx = describe_run(tiny_storybook, PROMPT, notes=notes)
     with MuLan(max_retries=2).open(tiny_storybook, run) as hooks:
         assert isinstance(hooks, _Painter)
         picture = Scripted(hooks, 0, ctx, lambda: tiny_storybook.lock)
@@ -228,8 +200,8 @@ def test_every_try_of_the_first_picture_is_shown_with_its_box(
     tiny_storybook: ModelBundle, tiny_sd: ModelBundle
 ) -> None:
     seen, blind = Sketches(), Sketches()
-    settings = DenoiseSettings(5_100_000, 2, 2, 4.0, "ddim", 96, 64, preview_every=0)
-    _, notes, shown = draw(tiny_storybook, PROMPT, MuLan(), settings=settings, size_cells=(8, 12), sketches=seen)
+    asked = {"num_images": 2, "num_steps": 2, "size_cells": (8, 12)}
+    _, notes, shown = draw(tiny_storybook, PROMPT, MuLan(), sketches=seen, **asked)
     boat, star = propose_boxes(plan_prompt(PROMPT))
     assert seen.boxes == [boat, star]
     starts = [caption.split(":")[0] for caption in seen.pictures]
@@ -257,8 +229,8 @@ def test_every_stop_before_the_first_step_leaves_the_lock_free(tiny_sd: ModelBun
 
 
 def test_things_stand_where_the_prompt_wants_them(storybook: ModelBundle) -> None:
-    settings = DenoiseSettings(5_100_001, 1, 6, 4.0, "ddim", 256, 256, preview_every=0)
-    latents, notes, _ = draw(storybook, "a purple robot right of a yellow cat", MuLan(), settings=settings)
+    asked = {"seed": 5_100_001, "num_steps": 6, "size_cells": (32, 32)}
+    latents, notes, _ = draw(storybook, "a purple robot right of a yellow cat", MuLan(), **asked)
     with torch.no_grad():
         image = decode(storybook, latents)[0]
     assert storybook.judge is not None
@@ -279,4 +251,4 @@ def test_what_does_not_apply_is_said(tiny_sd: ModelBundle, tiny_storybook: Model
     with pytest.raises(UserError, match="at most 4 things, but the prompt names 5; name fewer"):
         draw(tiny_sd, "four red boats and a moon", MuLan())
     with pytest.raises(CompositionError, match="MuLan does not work with the sampler unipc; choose ddim"):
-        draw(tiny_sd, PROMPT, MuLan(), settings=DenoiseSettings(1, 1, 2, 4.0, "unipc", 64, 64))
+        draw(tiny_sd, PROMPT, MuLan(), sampler="unipc")

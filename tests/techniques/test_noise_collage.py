@@ -9,12 +9,10 @@ import pytest
 import torch
 
 from pipelines.attention import list_layers
-from pipelines.denoise import DenoiseSettings, denoise
 from pipelines.errors import CompositionError, UserError
 from pipelines.images import decode, to_tensor
 from pipelines.layout import Box
 from pipelines.model import ModelBundle, TextCond, run_unet
-from pipelines.seeding import make_generators
 from pipelines.techniques.base import Halves, Technique, check_compatible
 from pipelines.techniques.multi_diffusion import MultiDiffusion
 from pipelines.techniques.noise_collage import (
@@ -29,43 +27,10 @@ from pipelines.techniques.noise_collage import (
 )
 from pipelines.techniques.regional_attention import RegionalAttention
 from pipelines.text_side import encode_prompt
-from pipelines.types import RunInfo, StepContext
+from tests.runs import describe_run, draw
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 both_families = pytest.mark.parametrize("name", ["tiny_sd", "tiny_sdxl"])
-
-
-def draw(
-    model: ModelBundle,
-    prompt: str,
-    *techniques: Technique,
-    seed: int = 3,
-    num_images: int = 1,
-    num_steps: int = 2,
-    size_cells: tuple[int, int] = (8, 8),
-) -> tuple[torch.Tensor, list[str]]:
-    """Run a few steps; returns the latents and the notes."""
-    height_px, width_px = (side * model.spec.px_per_cell for side in size_cells)
-    settings = DenoiseSettings(seed, num_images, num_steps, 4.0, "dpmpp_2m", width_px, height_px, preview_every=0)
-    notes: list[str] = []
-    with torch.no_grad():
-        text = encode_prompt(model, prompt, size_px=(width_px, height_px))
-    stream = denoise(model, text, settings, techniques, notes)
-    while True:
-        try:
-            next(stream)
-        except StopIteration as end:
-            return end.value, notes
-
-
-def make_run(model: ModelBundle, prompt: str, num_images: int = 1) -> tuple[RunInfo, StepContext]:
-    """Describe the first of two steps of a run on 8 x 8 cells."""
-    side_px = 8 * model.spec.px_per_cell
-    with torch.no_grad():
-        text = encode_prompt(model, prompt, size_px=(side_px, side_px))
-    generators = make_generators(0, num_images)
-    run = RunInfo(2, num_images, 8, 8, 4.0, "ddim", text, generators, lambda sentence: None)
-    return run, StepContext(0, 2, 0.0, 999, 0.01, 0.99, 4.0, model, text, generators)
 
 
 def run_halves(model: ModelBundle, latents: torch.Tensor, text: TextCond) -> Halves:
@@ -117,7 +82,7 @@ def test_a_layer_attends_inside_to_the_caption_and_outside_to_the_prompt(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     model = request.getfixturevalue(name)
-    run, ctx = make_run(model, "a red boat, sea")
+    run, ctx = describe_run(model, "a red boat, sea", size_cells=(8, 8))
     layer = next(module for layer, module in list_layers(model.unet) if layer.kind == "cross" and layer.cells == 8)
     hidden = torch.randn(2, 64, layer.to_q.in_features, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), NoiseCollage((Box("a blue star", *LEFT),)).open(model, run) as hooks:
@@ -141,7 +106,7 @@ def test_a_layer_attends_inside_to_the_caption_and_outside_to_the_prompt(
 
 
 def test_each_pass_is_told_the_pooled_text_of_its_caption(tiny_sdxl: ModelBundle) -> None:
-    run, ctx = make_run(tiny_sdxl, "a red boat")
+    run, ctx = describe_run(tiny_sdxl, "a red boat", size_cells=(8, 8))
     told: list[TextCond] = []
 
     def call(latents: torch.Tensor, text: TextCond) -> Halves:
@@ -181,7 +146,7 @@ def test_pictures_of_a_batch_equal_those_drawn_alone(
 
 
 def test_dropping_draws_anew_each_step_and_leaves_the_streams_of_the_run_alone(tiny_sd: ModelBundle) -> None:
-    run, ctx = make_run(tiny_sd, "a red boat", num_images=2)
+    run, ctx = describe_run(tiny_sd, "a red boat", size_cells=(8, 8), num_images=2)
     before = [generator.get_state() for generator in run.generators]
     routes: list[torch.Tensor] = []
     with torch.no_grad(), NoiseCollage((Box("a blue star", *LEFT),), drop_frac=0.5).open(tiny_sd, run) as hooks:
@@ -207,7 +172,7 @@ def test_boxes_act_on_pictures_that_are_not_square(tiny_sd: ModelBundle) -> None
 
 
 def test_nothing_to_place_is_said_and_bad_boxes_are_refused(tiny_sd: ModelBundle) -> None:
-    latents, notes = draw(tiny_sd, ", ,", NoiseCollage())
+    latents, notes, _ = draw(tiny_sd, ", ,", NoiseCollage())
     assert torch.equal(latents, draw(tiny_sd, ", ,")[0])
     assert any("found nothing to place" in note for note in notes)
     with pytest.raises(UserError, match="outside the picture"):
@@ -223,7 +188,7 @@ def test_what_predicts_in_parts_or_knows_places_is_refused(other: Callable[[], T
 @both_families
 def test_a_caption_changes_the_prediction_in_its_own_box_only(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
-    run, ctx = make_run(model, "a cat and a boat")
+    run, ctx = describe_run(model, "a cat and a boat", size_cells=(8, 8))
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     preds = []
     for caption in ("a red cat", "a blue star"):

@@ -9,8 +9,7 @@ from pipelines.attention import list_layers
 from pipelines.errors import UserError
 from pipelines.model import ModelBundle
 from pipelines.techniques.rece import Rece, exchanged, find_revival, gather_concept, gather_words, solve_rece, solve_uce
-from pipelines.text_side import encode_prompt
-from pipelines.types import RunInfo
+from tests.runs import describe_run
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -76,10 +75,8 @@ def test_weights_come_back_as_the_very_same_tensors(tiny_sd: ModelBundle) -> Non
 
 
 def test_a_prompt_without_things_and_a_bad_value_are_told(tiny_sd: ModelBundle) -> None:
-    with torch.no_grad():
-        empty = encode_prompt(tiny_sd, ",", size_px=(64, 64))
     notes: list[str] = []
-    run = RunInfo(2, 1, 8, 8, 4.0, "ddim", empty, (torch.Generator(),), notes.append)
+    run, _ = describe_run(tiny_sd, ",", notes=notes)
     with Rece().open(tiny_sd, run):
         assert len(notes) == 1 and "nothing to erase" in notes[0]
     with pytest.raises(UserError), Rece(strength=2.0).open(tiny_sd, run):

@@ -5,29 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipelines.denoise import DenoiseSettings, denoise
 from pipelines.errors import UserError
 from pipelines.layout import Box
 from pipelines.model import ModelBundle
 from pipelines.techniques.regional_attention import RegionalAttention, mix_regions
-from pipelines.text_side import encode_prompt
-
-
-def draw(
-    model: ModelBundle, prompt: str, *techniques: RegionalAttention, size_cells: tuple[int, int] = (8, 8)
-) -> tuple:
-    """Run two steps; returns the latents and the notes."""
-    height_px, width_px = (side * model.spec.px_per_cell for side in size_cells)
-    settings = DenoiseSettings(3, 1, 2, 4.0, "ddim", width_px, height_px, preview_every=0)
-    notes: list[str] = []
-    with torch.no_grad():
-        text = encode_prompt(model, prompt, size_px=(width_px, height_px))
-    stream = denoise(model, text, settings, techniques, notes)
-    while True:
-        try:
-            next(stream)
-        except StopIteration as end:
-            return end.value, notes
+from tests.runs import draw
 
 
 def test_the_mix_equals_the_slow_formula() -> None:
@@ -61,7 +43,7 @@ def test_boxes_act_on_pictures_that_are_not_square(tiny_sd: ModelBundle) -> None
 
 
 def test_nothing_to_place_is_said_and_bad_boxes_are_refused(tiny_sd: ModelBundle) -> None:
-    latents, notes = draw(tiny_sd, ", ,", RegionalAttention())
+    latents, notes, _ = draw(tiny_sd, ", ,", RegionalAttention())
     assert torch.equal(latents, draw(tiny_sd, ", ,")[0])
     assert any("found nothing to place" in note for note in notes)
     with pytest.raises(UserError, match="outside the picture"):
