@@ -78,16 +78,15 @@ def test_divergence_is_that_of_normal_distributions_and_is_limited() -> None:
 
 
 def test_moved_noise_is_better_and_still_noise(storybook: ModelBundle) -> None:
-    technique, better, good = InitNo(iterations=4, rounds=1, more_iterations=0), 0, 0
+    technique = InitNo(iterations=4, rounds=1, more_iterations=0)
     for seed in range(4):
-        noise, latents, seen, _, (before, after) = prepare(technique, storybook, seed=seed)
-        better += after < before - 0.1
-        if torch.equal(latents, noise):
-            assert len(seen) == 1 and seen[0].note.endswith("every thing has its place")  # nothing to move
-            good += 1
-        assert (latents - noise).square().mean().sqrt() < 0.1
+        # Three things: with two, the first look finds nothing to better.
+        noise, latents, _, _, (before, after) = prepare(
+            technique, storybook, prompt="a fish, a whale, a duck", seed=seed
+        )
+        assert after < before - 0.1
+        assert 0 < (latents - noise).square().mean().sqrt() < 0.1
         assert abs(latents.mean() - noise.mean()) < 0.05 and abs(latents.std() - noise.std()) < 0.05
-    assert better + good == 4 and better >= 3
 
 
 @pytest.mark.parametrize("name", ["tiny_sd", "tiny_sd_v", "tiny_sdxl"])
