@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from pipelines.model import ModelBundle
 from pipelines.techniques.multi_diffusion import MultiDiffusion, _Windows
-from tests.runs import describe_run, draw
+from tests import runs
+from tests.runs import describe_run
+
+draw = partial(runs.draw, sampler="dpmpp_2m")  # which remembers the step before
 
 
 @pytest.mark.parametrize("name", ["tiny_sd", "tiny_sdxl"])

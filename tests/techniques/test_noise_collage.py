@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -27,9 +28,11 @@ from pipelines.techniques.noise_collage import (
 )
 from pipelines.techniques.regional_attention import RegionalAttention
 from pipelines.text_side import encode_prompt
-from tests.runs import describe_run, draw
+from tests import runs
+from tests.runs import describe_run
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+draw = partial(runs.draw, sampler="dpmpp_2m")  # which remembers the step before
 both_families = pytest.mark.parametrize("name", ["tiny_sd", "tiny_sdxl"])
 
 
