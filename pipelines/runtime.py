@@ -5,6 +5,7 @@ The only file that asks torch about hardware or reads environment variables.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -163,15 +164,20 @@ def probe_formats(plan: RunPlan, run: Callable[[torch.dtype, bool], Callable[[],
     variants = ((torch.float32, False), (torch.float32, True), (torch.bfloat16, False))
     calls = [run(*variant) for variant in variants]
     outputs = [call().float() for call in calls]
-    rounds_s = [[_time_call(call) for call in calls] for _ in range(PROBE_ROUNDS)]
-    fastest_s = [min(column) for column in zip(*rounds_s)]
-    chosen, words = 0, [f"fp32 {fastest_s[0] * 1000:.0f} ms"]
+    errors = [relative_error(output, outputs[0]) for output in outputs]
+    rivals = [index for index in range(1, len(calls)) if errors[index] <= PROBE_MAX_ERROR]
+    fastest_s, timed = [math.inf] * len(calls), list(range(len(calls)))
+    for _ in range(PROBE_ROUNDS):
+        round_s = {index: _time_call(calls[index]) for index in timed}
+        fastest_s = [min(best, round_s.get(index, math.inf)) for index, best in enumerate(fastest_s)]
+        rivals = [index for index in rivals if round_s[index] * PROBE_GAIN < round_s[0]]
+        if not rivals:
+            break  # a rival that has lost one round is out, so further rounds could not change the choice
+        timed = [0, *rivals]
+    chosen = min((0, *rivals), key=lambda index: fastest_s[index])
+    words = [f"fp32 {fastest_s[0] * 1000:.0f} ms"]
     for index, label in ((1, "fp32 channels-last"), (2, "bf16")):
-        error = relative_error(outputs[index], outputs[0])
-        words.append(f"{label} {fastest_s[index] * 1000:.0f} ms, error {error:.1%}")
-        always_wins = all(row[index] * PROBE_GAIN < row[0] for row in rounds_s)
-        if always_wins and error <= PROBE_MAX_ERROR and fastest_s[index] < fastest_s[chosen]:
-            chosen = index
+        words.append(f"{label} {fastest_s[index] * 1000:.0f} ms, error {errors[index]:.1%}")
     dtype, channels_last = variants[chosen]
     return replace(
         plan,

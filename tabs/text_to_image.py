@@ -115,7 +115,7 @@ def on_generate(
 
     from pipelines import badge, text_to_image_stream
 
-    with closing(text_to_image_stream(request, services.models)) as stream:
+    with closing(services.models.run(text_to_image_stream(request, services.models))) as stream:
         for item in pace(stream):
             if isinstance(item, Progress):
                 yield {**show_step(item, request.prompt), "trace": (item.step, item.num_steps)}

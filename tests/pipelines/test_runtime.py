@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,14 +62,16 @@ def test_what_does_not_exist_here_is_refused() -> None:
             make_plan(RunOptions(device="cpu", attention="xformers"))
 
 
-def run_probe(seconds: dict[str, float], bf16_error: float = 0.0) -> RunPlan:
-    """Probe stand-ins for passes that take a known time."""
+def run_probe(seconds: dict[str, float], bf16_error: float = 0.0, calls: Counter[str] | None = None) -> RunPlan:
+    """Probe stand-ins for passes that take a known time, and count how often each is called."""
 
     def run(dtype: torch.dtype, channels_last: bool) -> Callable[[], torch.Tensor]:
         kind = "bf16" if dtype is torch.bfloat16 else "channels_last" if channels_last else "fp32"
         output = torch.ones(4) * (1 + (bf16_error if kind == "bf16" else 0.0))
 
         def call() -> torch.Tensor:
+            if calls is not None:
+                calls[kind] += 1
             end = time.perf_counter() + seconds[kind]
             while time.perf_counter() < end:
                 pass
@@ -87,6 +90,15 @@ def test_the_probe_wants_a_clear_and_exact_winner() -> None:
     assert run_probe(slow, bf16_error=0.1).dtype is torch.float32
     near = run_probe({"fp32": 0.02, "channels_last": 0.019, "bf16": 0.019})
     assert near.dtype is torch.float32 and not near.channels_last
+
+
+def test_the_probe_times_no_further_what_has_lost_a_round() -> None:
+    calls: Counter[str] = Counter()
+    run_probe({"fp32": 0.02, "channels_last": 0.02, "bf16": 0.02}, calls=calls)
+    assert calls == {"fp32": 2, "channels_last": 2, "bf16": 2}  # once to warm up, once to lose
+    calls.clear()
+    run_probe({"fp32": 0.02, "channels_last": 0.02, "bf16": 0.0}, calls=calls)
+    assert calls == {"fp32": 4, "channels_last": 2, "bf16": 4}
 
 
 def test_relative_error_is_a_ratio_of_root_mean_squares() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import inspect
 import logging
+import multiprocessing
+import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,7 +20,7 @@ from PIL import Image
 
 from pipelines import Progress, UserError
 from tabs import wiring
-from tabs.wiring import collect_no_garbage, make_listener, read_address, wire
+from tabs.wiring import ModelLoader, collect_no_garbage, make_listener, read_address, wire
 
 
 def on_two(*, first: str, second: str) -> Iterator[dict[str, Any]]:
@@ -45,6 +48,52 @@ def test_names_that_do_not_match_fail_when_the_page_is_built(names: tuple[str, .
         button, box = gr.Button(), gr.Textbox()
         with pytest.raises(ValueError, match="on_two takes"):
             wire(button.click, on_two, dict.fromkeys(names, box), {"left": box})
+
+
+def test_a_stream_runs_in_the_one_thread_that_loads_models_and_is_closed_there() -> None:
+    seen: list[str] = []
+
+    def steps() -> Generator[int, None, None]:
+        try:
+            for step in range(9):
+                seen.append(threading.current_thread().name)
+                yield step
+        finally:
+            seen.append("closed in " + threading.current_thread().name)
+
+    models = ModelLoader(lambda: None)  # type: ignore[arg-type,return-value]
+    assert list(models.run(steps())) == list(range(9))
+    stopped = models.run(steps())
+    assert next(stopped) == 0
+    stopped.close()
+    assert {name.removeprefix("closed in ") for name in seen} == {"model_0"}
+    assert len(seen) == 9 + 1 + 1 + 1
+
+
+def test_an_error_in_the_models_thread_reaches_the_handler() -> None:
+    def fail() -> Generator[int, None, None]:
+        yield 1
+        raise UserError("no")
+
+    stream = ModelLoader(lambda: None).run(fail())  # type: ignore[arg-type,return-value]
+    assert next(stream) == 1
+    with pytest.raises(UserError, match="no"):
+        next(stream)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_gets_a_thread_of_its_own() -> None:
+    models = ModelLoader(lambda: None)  # type: ignore[arg-type,return-value]
+    assert list(models.run(iter_of(3))) == [0, 1, 2]
+    child = multiprocessing.get_context("fork").Process(target=lambda: list(models.run(iter_of(3))), daemon=True)
+    child.start()
+    child.join(timeout=20)
+    assert child.exitcode == 0
+
+
+def iter_of(count: int) -> Generator[int, None, None]:
+    """Yield the first numbers."""
+    yield from range(count)
 
 
 def test_controls_beyond_the_parameters_become_options(outputs: dict[str, Any]) -> None:
