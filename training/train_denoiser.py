@@ -53,7 +53,7 @@ DEFAULTS = TrainerConfig(
 TRUTH_CELL_PX = 16  # the aligned layer has half the resolution of the latents
 ALIGNMENT_WEIGHT = 0.2
 SLOT_WEIGHT = 0.1
-DUO_STRIDE = 20_000_003  # between the seeds that sample_duo tries
+LAYOUT_STRIDE = 20_000_003  # between the seeds that sample_layout tries
 EMPTY_CAPTION_FRAC = 0.1
 SHEET_PROMPTS = (
     "a red house in a meadow",
@@ -135,24 +135,44 @@ class SceneBatch:
     captions: list[str]
 
 
-def sample_duo(seed: int) -> Scene:
-    """Draw training scenes from a series of seeds until one shows two different things."""
-    for candidate in range(seed, FIRST_HELD_OUT_SEED, DUO_STRIDE):
+@dataclass(frozen=True)
+class Mixture:
+    """Least shares (0..1) of a batch that show one thing, two different things, or several of a kind.
+
+    The rest is as the world has it: 36 % one, 40 % two, 19 % several of a kind, 5 % three different things.
+    """
+
+    solo: float = 0.0
+    duo: float = 0.0
+    group: float = 0.0
+
+    def pick_layout(self, index: int, batch_size: int) -> str | None:
+        """Say which layout a batch's scene `index` must have; None for any."""
+        layouts = [name for name in ("duo", "solo", "group") for _ in range(round(getattr(self, name) * batch_size))]
+        return layouts[index] if index < len(layouts) else None
+
+
+def name_layout(scene: Scene) -> str:
+    """Name what a scene shows, in the words of `Mixture`; "other" for three different things."""
+    num_kinds, num_objects = len({thing.kind for thing in scene.objects}), len(scene.objects)
+    return {(1, 1): "solo", (2, 2): "duo"}.get((num_kinds, num_objects), "group" if num_kinds == 1 else "other")
+
+
+def sample_layout(seed: int, layout: str | None) -> Scene:
+    """Draw training scenes from a series of seeds until one has this layout (None: the first)."""
+    for candidate in range(seed, FIRST_HELD_OUT_SEED, LAYOUT_STRIDE):
         scene = sample_scene(candidate)
-        if len({thing.kind for thing in scene.objects}) == len(scene.objects) == 2:
+        if layout in (None, name_layout(scene)):
             return scene
-    raise ValueError(f"no seed from {seed} on shows two different things")
+    raise ValueError(f"no seed from {seed} on shows a {layout}")
 
 
 class SceneBatches(Dataset):
-    """Batch number -> drawn batch; which scenes it holds depends on the number alone.
+    """Batch number -> drawn batch; which scenes it holds depends on the number alone."""
 
-    Units: duo_frac 0..1, share of a batch that must show two different things (the world has two in five).
-    """
-
-    def __init__(self, batch_size: int, num_batches: int, image_px: int, duo_frac: float = 0.0) -> None:
+    def __init__(self, batch_size: int, num_batches: int, image_px: int, mixture: Mixture | None = None) -> None:
         self._batch_size, self._num_batches, self._image_px = batch_size, num_batches, image_px
-        self._num_duos = round(duo_frac * batch_size)
+        self._mixture = mixture or Mixture()
 
     def __len__(self) -> int:
         return self._num_batches
@@ -161,7 +181,7 @@ class SceneBatches(Dataset):
         pictures, truth, captions = [], [], []
         first_seed = step * self._batch_size
         for seed in range(first_seed, first_seed + self._batch_size):
-            scene = sample_duo(seed) if seed - first_seed < self._num_duos else sample_scene(seed)
+            scene = sample_layout(seed, self._mixture.pick_layout(seed - first_seed, self._batch_size))
             rng = np.random.default_rng([seed, 1])
             pictures.append(render(scene).rgb)
             maps = draw_truth_maps(scene, self._image_px // TRUTH_CELL_PX)
@@ -182,7 +202,7 @@ class DenoiserObjective:
         *,
         image_px: int = 256,
         num_workers: int = 1,
-        duo_frac: float = 0.0,
+        mixture: Mixture | None = None,
         noisy_frac: float = 0.25,
         logit_mean: float = -0.5,
     ) -> None:
@@ -200,7 +220,7 @@ class DenoiserObjective:
         unet.up_blocks[0].register_forward_hook(self._keep_hidden)
         self._alpha_bar = make_alpha_bar()
         self._num_workers, self._image_px = num_workers, image_px
-        self._duo_frac, self._noisy_frac, self._logit_mean = duo_frac, noisy_frac, logit_mean
+        self._mixture, self._noisy_frac, self._logit_mean = mixture, noisy_frac, logit_mean
         self._stream: tuple[int, Iterator[SceneBatch]] | None = None
 
     def _keep_hidden(self, _module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
@@ -210,7 +230,7 @@ class DenoiserObjective:
         """Return the batch of this step; worker processes draw ahead."""
         if self._stream is None or self._stream[0] != step:
             loader = DataLoader(
-                SceneBatches(batch_size, 2**31 // batch_size, self._image_px, self._duo_frac),
+                SceneBatches(batch_size, 2**31 // batch_size, self._image_px, self._mixture),
                 batch_size=None,
                 sampler=range(step, 2**31 // batch_size),
                 num_workers=self._num_workers,
@@ -225,7 +245,9 @@ class DenoiserObjective:
         device = next(self.modules.parameters()).device
         generator = torch.Generator().manual_seed(step)
         with torch.no_grad():
-            pictures = F.interpolate(to_tensor(batch.pictures).to(device), size=self._image_px, mode="area")
+            pictures = to_tensor(batch.pictures).to(device)
+            if self._image_px != pictures.shape[-1]:
+                pictures = F.interpolate(pictures, size=self._image_px, mode="area")
             x0 = self._encoder.to(device)(pictures).float()
         timesteps = sample_timesteps(len(x0), generator, noisy_frac=self._noisy_frac, logit_mean=self._logit_mean)
         eps = torch.randn(x0.shape, generator=generator).to(device)
@@ -296,7 +318,9 @@ def main() -> None:
     parser.add_argument("--autoencoder-start", default="training_runs/autoencoder/start.safetensors")
     parser.add_argument("--num-workers", type=int, default=1, help="processes that draw scenes")
     parser.add_argument("--image-px", type=int, default=256, help="128 for a head start on small pictures")
+    parser.add_argument("--solo-frac", type=float, default=0.0, help="least share of scenes with one thing")
     parser.add_argument("--duo-frac", type=float, default=0.0, help="least share of scenes with two different things")
+    parser.add_argument("--group-frac", type=float, default=0.0, help="least share of scenes with several of a kind")
     parser.add_argument("--noisy-frac", type=float, default=0.25, help="share of draws in the noisiest quarter")
     parser.add_argument("--logit-mean", type=float, default=-0.5, help="of the other draws; lower is less noise")
     parser.add_argument("--start-from", type=Path, help="a shipped model to go on from instead of random weights")
@@ -306,7 +330,7 @@ def main() -> None:
         Path(arguments.autoencoder_start),
         image_px=arguments.image_px,
         num_workers=arguments.num_workers,
-        duo_frac=arguments.duo_frac,
+        mixture=Mixture(arguments.solo_frac, arguments.duo_frac, arguments.group_frac),
         noisy_frac=arguments.noisy_frac,
         logit_mean=arguments.logit_mean,
     )

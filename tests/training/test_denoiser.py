@@ -23,7 +23,15 @@ from training.export import (
 from training.objectives import make_v_target, sample_timesteps, slot_loss, truth_alignment_loss
 from training.text_side import MAX_TOKENS, UNSTATED, make_slots, make_tokenizer
 from training.train_autoencoder import load_start, write_start, write_start_from
-from training.train_denoiser import DEFAULTS, DenoiserObjective, SceneBatches, TruthHead, sample_duo
+from training.train_denoiser import (
+    DEFAULTS,
+    DenoiserObjective,
+    Mixture,
+    SceneBatches,
+    TruthHead,
+    name_layout,
+    sample_layout,
+)
 from training.trainer import Trainer, load_averaged
 from training.world.caption import read_caption, split_words, vocabulary
 from training.world.scene import (
@@ -117,10 +125,28 @@ def test_batches_depend_on_the_step_alone_and_obey_the_hold_out_rule() -> None:
     assert not any(is_held_out(sample_scene(seed)) for seed in range(200))
 
 
-def test_a_share_of_a_batch_can_be_kept_for_two_things() -> None:
-    assert all(len({thing.kind for thing in sample_duo(seed).objects}) == 2 for seed in range(40))
-    assert not any(is_held_out(sample_duo(seed)) for seed in range(40))
-    captions = SceneBatches(8, 100, 64, duo_frac=1.0)[3].captions
+@pytest.mark.parametrize(
+    ("layout", "kinds", "objects"), [("solo", {1}, {1}), ("duo", {2}, {2}), ("group", {1}, {2, 3, 4})]
+)
+def test_a_scene_of_a_layout_shows_just_that(layout: str, kinds: set[int], objects: set[int]) -> None:
+    scenes = [sample_layout(seed, layout) for seed in range(40)]
+    assert {len({thing.kind for thing in scene.objects}) for scene in scenes} == kinds
+    assert {len(scene.objects) for scene in scenes} == objects
+    assert not any(is_held_out(scene) for scene in scenes)
+
+
+def test_a_mixture_keeps_shares_of_a_batch_for_its_layouts_and_leaves_the_rest_to_the_world() -> None:
+    mixture = Mixture(solo=0.25, duo=0.5, group=0.125)
+    layouts = [mixture.pick_layout(index, 8) for index in range(8)]
+    assert layouts == ["duo"] * 4 + ["solo"] * 2 + ["group", None]
+    assert sample_layout(5, None) == sample_scene(5)
+    assert (
+        name_layout(next(s for s in map(sample_scene, range(200)) if len({t.kind for t in s.objects}) == 3)) == "other"
+    )
+
+
+def test_a_batch_holds_the_layouts_of_its_mixture() -> None:
+    captions = SceneBatches(8, 100, 64, Mixture(duo=1.0))[3].captions
     assert all(len(read_caption(caption)[0]) == 2 for caption in captions if caption)
 
 
