@@ -35,7 +35,7 @@ class TextToImageRequest:
     seed: int = ranged(0, 0, 2**32 - 1, 1, label="Seed", help="The same seed and settings give the same picture.")
     num_steps: int = ranged(20, 1, 100, 1, label="Steps", help="More steps are slower and a little finer.")
     guidance_scale: float = ranged(
-        4.0, 0.0, 20.0, 0.1, label="Guidance", help="How hard the prompt pulls; 1 is no pull."
+        5.5, 0.0, 20.0, 0.1, label="Guidance", help="How hard the prompt pulls; 1 is no pull."
     )
     techniques: dict[str, dict[str, Any]] = checked(
         dict,

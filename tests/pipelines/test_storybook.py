@@ -65,7 +65,10 @@ def test_plain_diffusers_draws_the_same_picture(
 
     plain_pipeline.scheduler = make_scheduler(sampler, storybook.scheduler_config)
     theirs = plain_pipeline(
-        PROMPT, num_inference_steps=4, guidance_scale=4.0, generator=[torch.Generator("cpu").manual_seed(3)]
+        PROMPT,
+        num_inference_steps=4,
+        guidance_scale=TextToImageRequest("").guidance_scale,
+        generator=[torch.Generator("cpu").manual_seed(3)],
     ).images[0]
     ours = draw(storybook, provide, seed=3, num_steps=4, sampler=sampler)[1].images[0]
     assert ours.size == theirs.size == (256, 256)
