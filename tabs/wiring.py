@@ -81,11 +81,16 @@ class ModelLoader:
 
     def _begin(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._later = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-later")
         self._lock = Lock()
 
     def start(self, backend: str) -> Future[Any]:
-        """Begin to load a backend, or hand out what is loaded; returns at once."""
-        return self._pool.submit(self.get, backend)
+        """Begin to load a backend, or hand out what is loaded; returns at once.
+
+        A further backend loads beside the first, or it would hold up the run of another visitor, and its Stop.
+        """
+        is_first = self._store is None or not self._store.loaded()
+        return (self._pool if is_first else self._later).submit(self.get, backend)
 
     def run(self, stream: Generator[Item, None, None]) -> Generator[Item, None, None]:
         """Pass a stream on, each step of it done in the model's thread; closing this one closes it too."""

@@ -70,6 +70,27 @@ def test_a_stream_runs_in_the_one_thread_that_loads_models_and_is_closed_there()
     assert len(seen) == 9 + 1 + 1 + 1
 
 
+def test_loading_a_further_backend_holds_up_no_run() -> None:
+    going_on = threading.Event()
+
+    class Store:
+        """A store whose second model takes until it is told to go on."""
+
+        def loaded(self) -> tuple[str, ...]:
+            return ("first",)
+
+        def get(self, name: str) -> str:
+            assert name == "first" or going_on.wait(20)
+            return name
+
+    models = ModelLoader(lambda: Store())  # type: ignore[arg-type,return-value]
+    assert models.start("first").result(20) == "first"
+    further = models.start("second")
+    assert list(models.run(iter_of(3))) == [0, 1, 2] and not further.done()
+    going_on.set()
+    assert further.result(20) == "second"
+
+
 def test_an_error_in_the_models_thread_reaches_the_handler() -> None:
     def fail() -> Generator[int, None, None]:
         yield 1
