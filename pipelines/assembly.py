@@ -21,7 +21,7 @@ from pipelines.attention import set_kernel
 from pipelines.backends import BackendSpec
 from pipelines.images import fit_preview
 from pipelines.model import ModelBundle, Residence, StepTimer
-from pipelines.runtime import RunPlan, probe_formats
+from pipelines.runtime import RunPlan, probe_once
 from pipelines.text_side import TextSide, list_known_words
 
 # A larger UNet would make the probe take longer than it can save at the first picture.
@@ -178,7 +178,8 @@ def _attention_levels(unet: Any) -> list[int]:
 
 def _probe(plan: RunPlan, spec: BackendSpec, unet: Any) -> RunPlan:
     """Let the runtime compare number formats on one guided pass of this UNet."""
-    if sum(p.numel() for p in unet.parameters()) > MAX_PROBE_PARAMETERS:
+    parameters = sum(p.numel() for p in unet.parameters())
+    if parameters > MAX_PROBE_PARAMETERS:
         reason = "fp32 on this CPU without a probe, because one pass takes seconds; --dtype bf16 may be faster."
         return dataclasses.replace(plan, needs_probe=False, reasons=(*plan.reasons, reason))
     generator = torch.Generator("cpu").manual_seed(0)
@@ -198,7 +199,7 @@ def _probe(plan: RunPlan, spec: BackendSpec, unet: Any) -> RunPlan:
         conditions = {key: value.to(dtype) for key, value in added.items()}
         return torch.no_grad()(lambda: copied(sample, 500, hidden, added_cond_kwargs=conditions, return_dict=False)[0])
 
-    return probe_formats(plan, prepare)
+    return probe_once(plan, f"{parameters} parameters on {cells} x {cells} cells", prepare)
 
 
 def _added_zeros(unet: Any) -> dict[str, torch.Tensor]:

@@ -5,16 +5,23 @@ The only file that asks torch about hardware or reads environment variables.
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import os
+import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from pipelines.attention import KERNELS, xformers_works
 from pipelines.errors import BackendUnavailable, UserError
+
+logger = logging.getLogger("limelight")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -152,6 +159,67 @@ def _choose_vae_dtype(device: str, dtype: torch.dtype, vae_fp16_safe: bool) -> t
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
+def probe_once(plan: RunPlan, network: str, run: Callable[[torch.dtype, bool], Callable[[], torch.Tensor]]) -> RunPlan:
+    """Take what an earlier start found for this network on this machine, else probe and keep what is found.
+
+    A start without the probe is shorter, and two starts never choose differently because the machine was busy.
+
+    Units:   network tells one architecture from another; run as in `probe_formats`.
+    Returns: the plan as `probe_formats` completes it; the reason says where it is from.
+    """
+    capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    key = f"{network}; {platform.node()}, {capability}, {threads} threads, torch {torch.__version__}"
+    records = _read_probes()
+    if known := _apply_probe(plan, records.get(key)):
+        return known
+    probed = probe_formats(plan, run)
+    name = next(name for name, dtype in DTYPES.items() if dtype is probed.dtype)
+    record = {"dtype": name, "channels_last": probed.channels_last, "seconds_per_step": probed.seconds_per_step}
+    _write_probes({**records, key: {**record, "reason": probed.reasons[-1]}})
+    return probed
+
+
+def _apply_probe(plan: RunPlan, record: Any) -> RunPlan | None:
+    """Complete a plan from a kept record; nothing if it is not one."""
+    try:
+        return replace(
+            plan,
+            dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[record["dtype"]],
+            channels_last=bool(record["channels_last"]),
+            needs_probe=False,
+            seconds_per_step=float(record["seconds_per_step"]),
+            reasons=(*plan.reasons, f"{record['reason']} (on an earlier start)"),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _probe_path() -> Path:
+    """Return the file that keeps what probes found; LIMELIGHT_CACHE names another folder for it."""
+    return Path(os.environ.get("LIMELIGHT_CACHE") or Path("~/.cache/limelight").expanduser()) / "probe.json"
+
+
+def _read_probes() -> dict[str, Any]:
+    """Read the kept records; none if there is no such file or something else is in it."""
+    try:
+        records = json.loads(_probe_path().read_text())
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: no home folder
+        return {}
+    return records if isinstance(records, dict) else {}
+
+
+def _write_probes(records: dict[str, Any]) -> None:
+    """Keep records; where nothing can be written, the next start probes again."""
+    try:
+        path = _probe_path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(records, indent=1))
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        logger.info("The probe's result was not kept, the next start will probe again: %s", error)
+
+
 def probe_formats(plan: RunPlan, run: Callable[[torch.dtype, bool], Callable[[], torch.Tensor]]) -> RunPlan:
     """Choose between fp32 and bf16, plain and channels-last, by timing a few UNet passes.
 
@@ -185,7 +253,7 @@ def probe_formats(plan: RunPlan, run: Callable[[torch.dtype, bool], Callable[[],
         channels_last=channels_last,
         needs_probe=False,
         seconds_per_step=fastest_s[chosen],
-        reasons=(*plan.reasons, f"CPU probe of one guided pass: {'; '.join(words)}."),
+        reasons=(*plan.reasons, f"CPU probe of one guided pass: {'; '.join(words)}"),
     )
 
 

@@ -50,6 +50,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests probe apart from what a developer's own starts have found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIMELIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @dataclass
 class OneModel:
     """Provide one bundle under every name and remember what was asked for."""

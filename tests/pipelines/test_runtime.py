@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from pipelines.runtime import (
     make_plan,
     memory_budget_mb,
     probe_formats,
+    probe_once,
     read_options,
     relative_error,
 )
@@ -99,6 +101,68 @@ def test_the_probe_times_no_further_what_has_lost_a_round() -> None:
     calls.clear()
     run_probe({"fp32": 0.02, "channels_last": 0.02, "bf16": 0.0}, calls=calls)
     assert calls == {"fp32": 4, "channels_last": 2, "bf16": 4}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine on which nothing has been probed."""
+    monkeypatch.setenv("LIMELIGHT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def prepare_passes(asked: list[torch.dtype]) -> Callable[[torch.dtype, bool], Callable[[], torch.Tensor]]:
+    """Prepare passes that take no time, and note which were asked for."""
+
+    def run(dtype: torch.dtype, channels_last: bool) -> Callable[[], torch.Tensor]:
+        asked.append(dtype)
+        return lambda: torch.ones(4)
+
+    return run
+
+
+def test_a_second_start_takes_what_the_first_one_found(cache: Path) -> None:
+    asked: list[torch.dtype] = []
+    plan = make_plan(RunOptions(device="cpu"))
+    first = probe_once(plan, "a network", prepare_passes(asked))
+    probed = len(asked)
+    second = probe_once(plan, "a network", prepare_passes(asked))
+    assert probed == 3 == len(asked)
+    assert (second.dtype, second.channels_last, second.needs_probe) == (first.dtype, first.channels_last, False)
+    assert second.seconds_per_step == first.seconds_per_step > 0
+    assert second.reasons[0] == first.reasons[0] + " (on an earlier start)"
+    probe_once(plan, "another network", prepare_passes(asked))
+    assert len(asked) == 2 * probed
+    probe_once(plan, "a network", prepare_passes(asked))
+    assert len(asked) == 2 * probed  # both are kept
+
+
+def test_a_kept_choice_is_taken_as_it_was_made(cache: Path) -> None:
+    plan = make_plan(RunOptions(device="cpu"))
+    probe_once(plan, "a network", prepare_passes([]))
+    path = cache / "probe.json"
+    path.write_text(path.read_text().replace('"fp32"', '"bf16"').replace("false", "true"))
+    taken = probe_once(plan, "a network", prepare_passes([]))
+    assert taken.dtype is torch.bfloat16 and taken.channels_last
+
+
+@pytest.mark.parametrize("text", ["", "[]", "not json", '{"dtype"', "null", "KEY: 3", 'KEY: {"dtype": "fp8"}'])
+def test_a_foreign_file_is_probed_over(cache: Path, text: str) -> None:
+    plan, asked = make_plan(RunOptions(device="cpu")), []
+    probe_once(plan, "a network", prepare_passes([]))
+    path = cache / "probe.json"
+    key = next(iter(json.loads(path.read_text())))
+    path.write_text(f"{{{text.replace('KEY', json.dumps(key))}}}" if "KEY" in text else text)
+    assert not probe_once(plan, "a network", prepare_passes(asked)).needs_probe
+    assert asked
+    assert json.loads(path.read_text())[key]["dtype"] == "fp32"
+
+
+def test_where_nothing_can_be_kept_every_start_probes(cache: Path) -> None:
+    cache.write_text("a file where the folder should be")
+    asked: list[torch.dtype] = []
+    for _ in range(2):
+        assert not probe_once(make_plan(RunOptions(device="cpu")), "a network", prepare_passes(asked)).needs_probe
+    assert len(asked) == 6
 
 
 def test_relative_error_is_a_ratio_of_root_mean_squares() -> None:
