@@ -1,7 +1,4 @@
-"""Limelight: `python app.py` builds the page, serves it on this machine, and loads the model behind it.
-
-`python app.py --help` lists the options. A public address needs both --host and --auth.
-"""
+"""Limelight: build the page, serve it on this machine, load the model behind it. `app.py --help` lists the options."""
 
 from __future__ import annotations
 
@@ -10,12 +7,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import gradio as gr
-
 from pipelines.backends import BACKEND_NAMES, DEFAULT_BACKEND, SPECS
 from pipelines.errors import UserError
-from tabs import TABS, header, look
-from tabs.wiring import MAX_WAITING, ModelLoader, read_address
+from pipelines.quick_start import collect_no_garbage
+
+with collect_no_garbage():
+    import gradio as gr
+
+    from tabs import TABS, header, look
+    from tabs.wiring import MAX_WAITING, ModelLoader, read_address
 
 SWEEP_S = (600, 3600)  # how often temporary pictures are looked at, and how old one may become
 
@@ -25,9 +25,10 @@ def make_store(options: argparse.Namespace) -> Any:
     from pipelines.cache import ModelStore
     from pipelines.runtime import read_options
 
-    names = ("device", "dtype", "attention", "offload", "offline", "model_path")
-    path_for = options.backend if options.model_path else None
-    return ModelStore(read_options(model_path_for=path_for, **{name: getattr(options, name) for name in names}))
+    chosen = {
+        name: vars(options)[name] for name in ("device", "dtype", "attention", "offload", "offline", "model_path")
+    }
+    return ModelStore(read_options(model_path_for=options.backend if options.model_path else None, **chosen))
 
 
 def build_app(models: ModelLoader, backend: str = DEFAULT_BACKEND) -> gr.Blocks:
@@ -65,8 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = ModelLoader(lambda: make_store(options))
     try:
         address = read_address(options.host, options.port, options.auth)
-        page = build_app(models, options.backend)
-        page.launch(**address, **look.launch_options(is_stage=options.stage), prevent_thread_lock=True)
+        with collect_no_garbage():
+            page = build_app(models, options.backend)
+            page.launch(**address, **look.launch_options(is_stage=options.stage), prevent_thread_lock=True)
     except UserError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2

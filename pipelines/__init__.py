@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import BackendUnavailable, CompositionError, UserError
 from pipelines.params import Choice, Flag, Range, Text, ranges, specs, validate
 from pipelines.png_settings import read_settings, settings_to_pnginfo, to_python
+from pipelines.quick_start import collect_no_garbage
 from pipelines.technique_catalogue import TechniqueEntry, catalogue
 from pipelines.types import ImageResult, Measure, Progress, TextToImageRequest
 
@@ -44,6 +45,7 @@ __all__ = [
     "UserError",
     "badge",
     "catalogue",
+    "collect_no_garbage",
     "propose_layout",
     "ranges",
     "read_settings",

@@ -6,7 +6,6 @@ A handler is a plain function or generator that takes plain values by keyword an
 
 from __future__ import annotations
 
-import gc
 import html
 import inspect
 import logging
@@ -14,7 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import gradio as gr
 from gradio.utils import get_space
 
-from pipelines import Progress, UserError
+from pipelines import Progress, UserError, collect_no_garbage
 
 if TYPE_CHECKING:
     from pipelines import ModelStore
@@ -37,7 +36,7 @@ logger = logging.getLogger("limelight")
 MODEL_QUEUE = "model"
 MAX_WAITING = 24
 POLL_S = 0.2
-FRAME_S = 0.08
+FRAME_S = 0.15
 MAX_PORT = 65535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MEMORY_SENTENCE = (
@@ -47,21 +46,6 @@ NEUTRAL_SENTENCE = "Something went wrong on our side; the log of the server says
 Updates = dict[str, Any]
 Handler = Callable[..., "Iterator[Updates] | Updates"]
 Item = TypeVar("Item")
-
-
-@contextmanager
-def collect_no_garbage() -> Iterator[None]:
-    """Let nothing be collected inside, and never look again at what was built there.
-
-    Importing torch and diffusers makes a million objects that stay for good: looking through them again and again
-    takes a second of the start, and later a pause in the middle of a run.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 class ModelLoader:

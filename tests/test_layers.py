@@ -58,7 +58,8 @@ def check_app(source: Source) -> Iterator[str]:
     """app.py composes: gradio, tabs, and of pipelines what loads models and asks the machine."""
     if source.path != "app.py":
         return
-    allowed = ("gradio", "tabs", "pipelines.cache", "pipelines.runtime", "pipelines.errors", "pipelines.backends")
+    parts = ("cache", "runtime", "errors", "backends", "quick_start")
+    allowed = ("gradio", "tabs", *(f"pipelines.{part}" for part in parts))
     for name, line in imported(source):
         if not is_stdlib(name) and not name.startswith(allowed):
             yield f"line {line}: app.py may not import {name}"

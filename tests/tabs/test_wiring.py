@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 import logging
 import multiprocessing
@@ -20,7 +19,7 @@ from PIL import Image
 
 from pipelines import Progress, UserError
 from tabs import wiring
-from tabs.wiring import ModelLoader, collect_no_garbage, make_listener, read_address, wire
+from tabs.wiring import ModelLoader, make_listener, read_address, wire
 
 
 def on_two(*, first: str, second: str) -> Iterator[dict[str, Any]]:
@@ -266,10 +265,3 @@ def test_a_slow_model_shows_every_step() -> None:
     stream = [Progress(step=step, num_steps=5, preview=preview) for step in range(1, 6)]
     times = iter(float(step) for step in range(5))
     assert list(wiring.pace(stream, clock=lambda: next(times))) == stream
-
-
-def test_garbage_is_collected_again_after_loading_even_if_it_fails() -> None:
-    with pytest.raises(UserError), collect_no_garbage():
-        assert not gc.isenabled()
-        raise UserError("no such model")
-    assert gc.isenabled()
