@@ -25,9 +25,7 @@ def make_store(options: argparse.Namespace) -> Any:
     from pipelines.cache import ModelStore
     from pipelines.runtime import read_options
 
-    chosen = {
-        name: vars(options)[name] for name in ("device", "dtype", "attention", "offload", "offline", "model_path")
-    }
+    chosen = {key: vars(options)[key] for key in ("device", "dtype", "attention", "offload", "offline", "model_path")}
     return ModelStore(read_options(model_path_for=options.backend if options.model_path else None, **chosen))
 
 
