@@ -1,6 +1,7 @@
 """Seconds from `python app.py` to a page that answers, and to the first picture that a visitor receives.
 
-Every start is a fresh process; one start before the measured ones warms the file cache.
+Every start is a fresh process; one start before the measured ones warms the file cache, and makes the probe of the CPU,
+whose result later starts take over (the very first start on a machine is longer by that).
 """
 
 import socket
