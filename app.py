@@ -14,10 +14,8 @@ from pipelines.quick_start import collect_no_garbage
 with collect_no_garbage():
     import gradio as gr
 
-    from tabs import TABS, header, look
+    from tabs import TABS, files, header, look
     from tabs.wiring import MAX_WAITING, ModelLoader, read_address
-
-SWEEP_S = (600, 3600)  # how often temporary pictures are looked at, and how old one may become
 
 
 def make_store(options: argparse.Namespace) -> Any:
@@ -31,7 +29,7 @@ def make_store(options: argparse.Namespace) -> Any:
 
 def build_app(models: ModelLoader, backend: str = DEFAULT_BACKEND) -> gr.Blocks:
     """Build the page: header, tabs in order, one bounded queue."""
-    with gr.Blocks(title=header.NAME, analytics_enabled=False, delete_cache=SWEEP_S) as page:
+    with gr.Blocks(title=header.NAME, analytics_enabled=False, delete_cache=files.SWEEP_S) as page:
         services = header.build(models, [(spec.title, spec.name) for spec in SPECS], backend)
         with gr.Tabs() as shelf:
             for tab in TABS:
@@ -58,6 +56,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@files.own_folder()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until it is stopped; returns the exit status."""
     options = parse(arguments)

@@ -6,7 +6,6 @@ model is escaped in this file and nowhere else.
 
 from __future__ import annotations
 
-import io
 import re
 import secrets
 from collections.abc import Iterable
@@ -15,10 +14,9 @@ from html import escape
 from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 
-from pipelines import Choice, Flag, ImageResult, Measure, Progress, Range, Text, catalogue, settings_to_pnginfo
+from pipelines import Choice, Flag, ImageResult, Measure, Progress, Range, Text, catalogue
+from tabs.files import save_png
 
 Control = Range | Choice | Text | Flag
 WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,40}\s*")
@@ -210,10 +208,3 @@ def show_result(result: ImageResult) -> dict[str, Any]:
         "copy": gr.Button(interactive=True),
         "shown": request,
     }
-
-
-def save_png(result: ImageResult) -> str:
-    """Write the first picture with its settings inside, where gradio serves it and deletes it after its time."""
-    data = io.BytesIO()
-    result.images[0].save(data, "PNG", pnginfo=settings_to_pnginfo(result, 0))
-    return str(save_bytes_to_cache(data.getvalue(), f"limelight-{result.seed_used}.png", get_upload_folder()))

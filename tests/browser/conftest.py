@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 import app
 from pipelines.cache import ModelStore
 from pipelines.runtime import read_options
-from tabs import look
+from tabs import files, look
 from tabs.wiring import ModelLoader, read_address
 
 FLAGS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync")
@@ -63,10 +63,11 @@ class Windows:
 @pytest.fixture(scope="session")
 def served() -> Iterator[gr.Blocks]:
     """The page as `python app.py --offline` serves it, with the shipped model, on a free port of this machine."""
-    page = app.build_app(ModelLoader(lambda: ModelStore(read_options(offline=True))))
-    page.launch(**read_address("", None, ""), **look.launch_options(is_stage=False), prevent_thread_lock=True)
-    yield page
-    page.close()
+    with files.own_folder():
+        page = app.build_app(ModelLoader(lambda: ModelStore(read_options(offline=True))))
+        page.launch(**read_address("", None, ""), **look.launch_options(is_stage=False), prevent_thread_lock=True)
+        yield page
+        page.close()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from gradio_client import Client
 import app
 from pipelines.cache import ModelStore
 from pipelines.runtime import RunOptions
-from tabs import header, look
+from tabs import files, header, look
 from tabs.wiring import ModelLoader, Services, read_address
 
 
@@ -34,6 +34,13 @@ def services(tiny_loader: ModelLoader) -> Services:
     """What a tab's handlers get, with the header's widgets of a page that is not served."""
     with gr.Blocks(analytics_enabled=False):
         return header.build(tiny_loader, [("storybook", "storybook")], "storybook")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def folder() -> Iterator[Path]:
+    """The pictures of this process, as `app.main` keeps them: test runs side by side take nothing from each other."""
+    with files.own_folder() as own:
+        yield own
 
 
 @pytest.fixture(scope="module")

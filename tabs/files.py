@@ -1,0 +1,46 @@
+"""Pictures on disk: the folder that one run of the app has for itself, and a result written into it."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
+
+from pipelines import ImageResult, settings_to_pnginfo
+
+FOLDER_VARIABLE = "GRADIO_TEMP_DIR"
+SWEEP_S = (600, 3600)  # how often temporary pictures are looked at, and how old one may become
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """Keep this process's pictures apart from those of every other one until the block ends, then delete them.
+
+    gradio names a file by its content and deletes its files when it stops. In the folder that all apps share, one
+    that stops would take the same picture away from another that is just handing it out.
+    """
+    before = os.environ.get(FOLDER_VARIABLE)
+    shared = Path(get_upload_folder())
+    shared.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="limelight-", dir=shared, ignore_cleanup_errors=True) as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        try:
+            yield Path(folder)
+        finally:
+            if before is None:
+                del os.environ[FOLDER_VARIABLE]
+            else:
+                os.environ[FOLDER_VARIABLE] = before
+
+
+def save_png(result: ImageResult) -> str:
+    """Write the first picture with its settings inside, where gradio serves it and deletes it after its time."""
+    data = io.BytesIO()
+    result.images[0].save(data, "PNG", pnginfo=settings_to_pnginfo(result, 0))
+    return str(save_bytes_to_cache(data.getvalue(), f"limelight-{result.seed_used}.png", get_upload_folder()))
