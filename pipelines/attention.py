@@ -166,29 +166,29 @@ class KernelProcessor:
     ) -> torch.Tensor:
         """Return the layer's output; shapes (b2, n, c), and (b2, m, e) for the text."""
         q, k, v = project_qkv(attn, hidden_states, encoder_hidden_states)
-        return project_out(attn, run_attention(q, k, v, mask=attention_mask, kernel=self.kernel), hidden_states)
+        return project_out(attn, self.attend(q, k, v, attention_mask), hidden_states)
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Compute the attention itself; what a subclass replaces or watches."""
+        return run_attention(q, k, v, mask=mask, kernel=self.kernel)
 
 
-class RecordingProcessor:
+# diffusers inspects a processor's signature at every call; a ready one saves a few per cent of a small UNet's step.
+KernelProcessor.__call__.__signature__ = inspect.signature(KernelProcessor.__call__)  # type: ignore[attr-defined]
+
+
+class RecordingProcessor(KernelProcessor):
     """Compute a layer with the explicit kernel and keep its probabilities."""
 
     def __init__(self, layer: AttentionLayer, recorder: AttentionRecorder) -> None:
-        self.layer = layer
-        self.recorder = recorder
+        super().__init__("explicit")
+        self.layer, self.recorder = layer, recorder
 
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        **_: Any,
-    ) -> torch.Tensor:
-        """Return the layer's output; shapes (b2, n, c), and (b2, m, e) for the text."""
-        q, k, v = project_qkv(attn, hidden_states, encoder_hidden_states)
-        probs = attention_probs(q, k, attention_mask)
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Compute the probabilities, keep them, and mix the values."""
+        probs = attention_probs(q, k, mask)
         self.recorder.maps[self.layer.name] = probs
-        return project_out(attn, probs @ v, hidden_states)
+        return probs @ v
 
 
 @dataclass
@@ -227,23 +227,10 @@ class _PairProcessor(KernelProcessor):
         super().__init__(recorder.kernel)
         self.layer, self.recorder = layer, recorder
 
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        **_: Any,
-    ) -> torch.Tensor:
-        """Return the layer's output; shapes (b2, n, c)."""
-        q, k, v = project_qkv(attn, hidden_states, encoder_hidden_states)
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Keep queries and keys, and compute as ever."""
         self.recorder.pairs[self.layer.name] = (q, k)
-        return project_out(attn, run_attention(q, k, v, mask=attention_mask, kernel=self.kernel), hidden_states)
-
-
-# diffusers inspects a processor's signature at every call; a ready one saves a few per cent of a small UNet's step.
-for _processor in (KernelProcessor, RecordingProcessor, _PairProcessor):
-    _processor.__call__.__signature__ = inspect.signature(_processor.__call__)  # type: ignore[union-attr]
+        return super().attend(q, k, v, mask)
 
 
 def _check_layer(attn: Any) -> None:
