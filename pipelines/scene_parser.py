@@ -8,7 +8,7 @@ heatmap follows CenterNet (Zhou et al. 2019, arXiv 1904.07850).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -255,23 +255,31 @@ class SceneParser:
         """Read pictures of any size, in the order given.
 
         Returns: one scene per picture, boxes in its own pixels.
+        """
+        scenes: dict[int, ParsedScene] = {}
+        for members, fitted in self.fit(images, batch_size):
+            found = decode_scenes(self.model(fitted), self.config)
+            for index, scene in zip(members, found):
+                scenes[index] = _scale_boxes(scene, images[index].size, (fitted.shape[3], fitted.shape[2]))
+        return [scenes[index] for index in range(len(images))]
+
+    def fit(self, images: Sequence[Image.Image], batch_size: int) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Scale pictures to what the network was trained on and stack those of one size.
+
+        Shapes:  yields the pictures' numbers and (b, 3, H, W) in -1..1 on the network's device.
         Differs: a picture whose shorter side is not the trained one is scaled to it first; the longer side becomes
                  the nearest multiple of 32 px, so very long pictures are stretched by a few per cent.
         """
         by_size: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(images):
             by_size.setdefault(self._find_size(image), []).append(index)
-        scenes: dict[int, ParsedScene] = {}
         device = next(self.model.parameters()).device
         for size, members in by_size.items():
             for start in range(0, len(members), batch_size):
                 part = members[start : start + batch_size]
                 fitted = [image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
                           for image in (images[index].convert("RGB") for index in part)]  # fmt: skip
-                found = decode_scenes(self.model(to_tensor(fitted).to(device)), self.config)
-                for index, scene in zip(part, found):
-                    scenes[index] = _scale_boxes(scene, images[index].size, size)
-        return [scenes[index] for index in range(len(images))]
+                yield part, to_tensor(fitted).to(device)
 
     def _find_size(self, image: Image.Image) -> tuple[int, int]:
         ratio = self.config.picture_px / min(image.size)
