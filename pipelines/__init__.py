@@ -13,7 +13,7 @@ from pipelines.params import Choice, Flag, Range, Text, ranges, specs, validate
 from pipelines.png_settings import read_settings, settings_to_pnginfo, to_python
 from pipelines.quick_start import collect_no_garbage
 from pipelines.technique_catalogue import TechniqueEntry, catalogue
-from pipelines.types import ImageResult, Measure, Progress, TextToImageRequest
+from pipelines.types import SAMPLERS, ImageResult, Measure, Progress, TextToImageRequest
 
 if TYPE_CHECKING:
     from pipelines.cache import ModelStore
@@ -30,6 +30,7 @@ _LATE = {
 }
 
 __all__ = [
+    "SAMPLERS",
     "BackendUnavailable",
     "Choice",
     "CompositionError",

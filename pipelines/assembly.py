@@ -20,6 +20,7 @@ from pipelines.agreement import Judge
 from pipelines.attention import set_kernel
 from pipelines.backends import BackendSpec
 from pipelines.images import fit_preview
+from pipelines.initial_mean import InitialMean
 from pipelines.model import ModelBundle, Residence, StepTimer
 from pipelines.runtime import RunPlan, probe_once
 from pipelines.text_side import TextSide, list_known_words
@@ -108,6 +109,7 @@ def assemble(
     *,
     scheduler_config: dict[str, Any],
     judge_folder: Path | None = None,
+    mean_folder: Path | None = None,
 ) -> ModelBundle:
     """Put loaded parts together: spec from their configs, kernel, probe, preview map, device.
 
@@ -142,6 +144,7 @@ def assemble(
         preview_bias=bias.to(plan.device),
         timer=StepTimer(plan.seconds_per_step),
         judge=Judge(judge_folder) if judge_folder else None,
+        mean=InitialMean(mean_folder) if mean_folder else None,
     )
 
 

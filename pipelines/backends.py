@@ -50,6 +50,7 @@ class BackendSpec:
     vae_fp16_safe: bool = True
     zeros_for_empty: bool = False
     parser_source: str = ""
+    mean_source: str = ""
 
 
 SPECS: tuple[BackendSpec, ...] = (
@@ -57,7 +58,7 @@ SPECS: tuple[BackendSpec, ...] = (
         name="storybook", title="Storybook (shipped, 256 px)", family="sd", source="assets/storybook",
         pipeline_class="StableDiffusionPipeline", is_shipped=True, variant=None, image_px=256, max_image_px=768,
         latent_channels=8, px_per_cell=8, latent_scale=1.0, prediction="v", max_tokens=32,
-        coarse_cells=16, coarsest_cells=8, parser_source="assets/parser",
+        coarse_cells=16, coarsest_cells=8, parser_source="assets/parser", mean_source="assets/initial_mean",
     ),
     BackendSpec(
         name="sd15", title="Stable Diffusion 1.5 (512 px)", family="sd",
@@ -162,8 +163,8 @@ def _load_parts(spec: BackendSpec, source: Path | str, plan: RunPlan) -> ModelBu
     sides = tuple(_load_text_side(index, names, source, plan, variant) for names in _text_parts(spec, index))
     scheduler = json.loads(fetch(source, "scheduler/scheduler_config.json", plan).read_text(encoding="utf-8"))
     spec = dataclasses.replace(spec, zeros_for_empty=bool(index.get("force_zeros_for_empty_prompt", False)))
-    judge_folder = PROJECT_DIR / spec.parser_source if spec.parser_source else None
-    return assemble(spec, plan, unet, vae, sides, scheduler_config=scheduler, judge_folder=judge_folder)
+    judge, mean = (PROJECT_DIR / folder if folder else None for folder in (spec.parser_source, spec.mean_source))
+    return assemble(spec, plan, unet, vae, sides, scheduler_config=scheduler, judge_folder=judge, mean_folder=mean)
 
 
 def _pick_variant(spec: BackendSpec, source: Path | str) -> str | None:

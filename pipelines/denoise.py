@@ -25,6 +25,7 @@ from pipelines.schedules import make_scheduler, pred_to_x0, x0_to_pred
 from pipelines.seeding import draw_noise, make_generators
 from pipelines.techniques.base import Halves, Hooks, Technique, check_compatible
 from pipelines.types import Progress, RunInfo, StepContext
+from pipelines.windows import Window
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,14 @@ class Sketches:
     """Collect what the techniques of a run have to show.
 
     Shapes: maps[caption] (h, w) over the first picture; pictures[caption] stages of it, each with boxes to outline;
-            boxes of the layout that was used; watched things, as nouns, whose presence is to be measured.
+            boxes of the layout that was used; watched things, as nouns, whose presence is to be measured; windows, in
+            cells, across whose borders a seam might show.
     """
 
     maps: dict[str, torch.Tensor] = field(default_factory=dict)
     boxes: list[Box] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
     pictures: dict[str, tuple[Image.Image, tuple[Box, ...]]] = field(default_factory=dict)
 
     def add_picture(self, caption: str, picture: Image.Image, boxes: Sequence[Box]) -> None:
@@ -142,6 +145,7 @@ def _describe_run(
         sketch_boxes=sketches.boxes.extend,
         sketch_picture=sketches.add_picture,
         watch=sketches.watched.append,
+        watch_seams=sketches.windows.extend,
     )
 
 

@@ -14,6 +14,7 @@ import torch
 
 from pipelines.agreement import Judge
 from pipelines.backends import BackendSpec
+from pipelines.initial_mean import InitialMean
 from pipelines.runtime import DTYPES, RunPlan
 from pipelines.text_side import PromptEncoding, TextSide
 from pipelines.text_side import unknown_words as find_unknown_words
@@ -85,6 +86,7 @@ class ModelBundle:
     preview_bias: torch.Tensor
     timer: StepTimer
     judge: Judge | None = None
+    mean: InitialMean | None = None
     lock: Any = field(default_factory=threading.Lock)
     prompt_cache: OrderedDict[str, PromptEncoding] = field(default_factory=OrderedDict)
 

@@ -28,11 +28,12 @@ FORMAT_VERSION = 1
 MAX_SETTINGS_BYTES = 64 * 1024
 MAX_CHUNKS = 10_000
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_SAMPLER_TITLES = {"dpmpp_2m": "DPM++ 2M", "ddim": "DDIM", "unipc": "UniPC"}
+_SAMPLER_TITLES = {"dpmpp_2m": "DPM++ 2M", "ddim": "DDIM", "unipc": "UniPC", "ddim_short": "DDIM short"}
 _SCHEDULER_CLASSES = {
     "dpmpp_2m": "DPMSolverMultistepScheduler",
     "ddim": "DDIMScheduler",
     "unipc": "UniPCMultistepScheduler",
+    "ddim_short": "DPMSolverMultistepScheduler",
 }
 
 

@@ -14,6 +14,8 @@ import torch
 from pipelines.errors import UserError
 
 Level = torch.Tensor | float
+# Share of signal at timestep 981, the first of 50 steps of Stable Diffusion.
+SHORT_ALPHA_BAR = 0.076**2
 
 
 def make_alpha_bar(
@@ -111,8 +113,9 @@ def x0_to_pred(x0: torch.Tensor, latents: torch.Tensor, alpha_bar_t: Level, pred
 def make_scheduler(name: str, base_config: Mapping[str, Any]) -> Any:
     """Make a fresh sampler with the trained noise schedule.
 
-    Units:   name is ddim, dpmpp_2m or unipc; base_config is the scheduler config that came with the weights.
-    Returns: a diffusers scheduler with set_timesteps() and step(); all three are first order in network calls.
+    Units:   name is ddim, dpmpp_2m, unipc or ddim_short; base_config is the scheduler config of the weights;
+             ddim_short is ddim from SHORT_ALPHA_BAR on, where Stable Diffusion begins with noise all the same.
+    Returns: a diffusers scheduler with set_timesteps() and step(); all call the network once a step.
     Raises:  UserError for another name.
     Differs: clip_sample and thresholding are switched off, because latents are not bounded by 1.
     """
@@ -125,10 +128,20 @@ def make_scheduler(name: str, base_config: Mapping[str, Any]) -> Any:
     trained.update(clip_sample=False, thresholding=False)
     if name == "ddim":
         return DDIMScheduler.from_config(trained)
+    if name == "ddim_short":
+        alpha_bar = DDIMScheduler.from_config(trained).alphas_cumprod.double()
+        alpha_bar = alpha_bar[alpha_bar >= SHORT_ALPHA_BAR]
+        betas = 1.0 - alpha_bar / torch.cat([torch.ones(1, dtype=alpha_bar.dtype), alpha_bar[:-1]])
+        short = trained | {"trained_betas": betas.tolist(), "num_train_timesteps": len(betas)}
+        short |= {"rescale_betas_zero_snr": False, "timestep_spacing": "trailing", "use_lu_lambdas": False}
+        # Of first order, this solver is DDIM; the DDIM class itself needs a step to divide the number of timesteps.
+        return DPMSolverMultistepScheduler.from_config(
+            short, algorithm_type="dpmsolver++", solver_order=1, final_sigmas_type="zero"
+        )
     if name == "dpmpp_2m":
         return DPMSolverMultistepScheduler.from_config(
             trained, algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint", final_sigmas_type="zero"
         )
     if name == "unipc":
         return UniPCMultistepScheduler.from_config(trained, solver_order=2, solver_type="bh2", final_sigmas_type="zero")
-    raise UserError(f"Sampler {name!r} is not known; choose one of dpmpp_2m, ddim, unipc.")
+    raise UserError(f"Sampler {name!r} is not known; choose one of dpmpp_2m, ddim, unipc, ddim_short.")

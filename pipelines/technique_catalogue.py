@@ -24,7 +24,8 @@ _LINE_CHARS = 300
 class TechniqueEntry:
     """Describe one technique: names, what it does in one sentence, its paper, and its described fields.
 
-    Units: wants_boxes tells that it has a field `boxes`, a layout; points as in `techniques.base`.
+    Units: wants_boxes tells that it has a field `boxes`, a layout; points as in `techniques.base`; page_sampler is the
+           sampler that the page chooses for it, "" if any will do.
     """
 
     name: str
@@ -34,6 +35,7 @@ class TechniqueEntry:
     points: tuple[str, ...]
     specs: Mapping[str, Described] = field(default_factory=dict)
     wants_boxes: bool = False
+    page_sampler: str = ""
 
 
 @cache
@@ -107,7 +109,8 @@ def _read_class(node: ast.ClassDef) -> TechniqueEntry | None:
     name, title, source, points = (ast.literal_eval(values[key]) for key in ("name", "title", "source", "points"))
     specs = {key: spec for key, value in values.items() if (spec := _read_spec(value))}
     summary = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")[:_LINE_CHARS]
-    return TechniqueEntry(name, title, source, summary, points, specs, "boxes" in values)
+    sampler = ast.literal_eval(values["page_sampler"]) if "page_sampler" in values else ""
+    return TechniqueEntry(name, title, source, summary, points, specs, "boxes" in values, sampler)
 
 
 def _read_spec(value: ast.expr) -> Described | None:

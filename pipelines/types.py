@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pipelines.model import ModelBundle, TextCond
 
-SAMPLERS = ("dpmpp_2m", "ddim", "unipc")
+SAMPLERS = ("dpmpp_2m", "ddim", "unipc", "ddim_short")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class RunInfo:
     Units:  note(sentence) adds a sentence to the result's notes; sketch(caption, map) shows a map (h, w) over the first
             picture, instead of an earlier one of that caption; sketch_boxes(boxes) shows a layout;
             sketch_picture(caption, picture, boxes) shows a stage of the first picture with the boxes that it is about;
-            watch(noun) asks to measure whether that thing is there.
+            watch(noun) asks to measure whether that thing is there, watch_seams(windows) how hard the picture changes
+            across the borders of its windows.
     """
 
     num_steps: int
@@ -119,6 +120,7 @@ class RunInfo:
     sketch_boxes: Callable[[Sequence[Any]], None] = lambda boxes: None
     sketch_picture: Callable[[str, Image.Image, Sequence[Any]], None] = lambda caption, picture, boxes: None
     watch: Callable[[str], None] = lambda noun: None
+    watch_seams: Callable[[Sequence[Any]], None] = lambda windows: None
 
 
 @dataclass(frozen=True)

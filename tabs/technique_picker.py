@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from pipelines import TechniqueEntry, catalogue
+from pipelines import SAMPLERS, TechniqueEntry, catalogue
 from tabs.controls import make_control
 from tabs.layout_canvas import build_canvas
 from tabs.wiring import Updates, wire
@@ -55,10 +55,13 @@ def build(picked: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
     return made, groups
 
 
-def connect(made: Mapping[str, Any], groups: Mapping[str, Any], prompt: gr.Textbox, **event: Any) -> None:
-    """Show the controls of what is picked, and fill the canvas from the prompt when asked."""
+def connect(
+    made: Mapping[str, Any], groups: Mapping[str, Any], prompt: gr.Textbox, sampler: gr.Dropdown, **event: Any
+) -> None:
+    """Show the controls of what is picked with a sampler that suits it, and fill the canvas when asked."""
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
-    wire(made["picked"].change, on_pick, {"picked": made["picked"]}, dict(groups), **quick)
+    picked = {"picked": made["picked"], "sampler": sampler}
+    wire(made["picked"].change, on_pick, picked, {**groups, "sampler": sampler}, **quick)
     layout = {"layout": made["layout"]}
     wire(made["layout"].submit, on_fill, {"prompt": prompt}, layout, api_name="propose_layout", **quick, **event)
 
@@ -75,7 +78,9 @@ def group_key(technique: str) -> str:
 
 def describe(entry: TechniqueEntry) -> str:
     """Say what a technique does, and whose it is."""
-    return f"<p><b>{escape(entry.title)}.</b> {escape(entry.summary)} <cite>{escape(entry.source)}.</cite></p>"
+    sampler = f" Sets the sampler to {entry.page_sampler}." if entry.page_sampler else ""
+    words = f"{escape(entry.summary)}{escape(sampler)}"
+    return f"<p><b>{escape(entry.title)}.</b> {words} <cite>{escape(entry.source)}.</cite></p>"
 
 
 def wants_layout(picked: Sequence[str]) -> bool:
@@ -83,10 +88,22 @@ def wants_layout(picked: Sequence[str]) -> bool:
     return any(catalogue()[name].wants_boxes for name in picked if name in catalogue())
 
 
-def on_pick(*, picked: Any) -> Updates:
-    """Show the controls of the picked techniques and hide the others."""
+def on_pick(*, picked: Any, sampler: str) -> Updates:
+    """Show the controls of the picked techniques, hide the others, and choose a sampler that suits them."""
     groups: Updates = {group_key(name): gr.Column(visible=name in picked) for name in catalogue()}
-    return {**groups, "layout_column": gr.Column(visible=wants_layout(picked))}
+    return {
+        **groups,
+        "layout_column": gr.Column(visible=wants_layout(picked)),
+        "sampler": choose_sampler(picked, sampler),
+    }
+
+
+def choose_sampler(picked: Sequence[str], sampler: str) -> str:
+    """Return the sampler that the picked techniques want; the one that is set if it is among them, or any will do."""
+    known = catalogue()
+    wishes = {known[name].page_sampler for name in picked if name in known} - {""}
+    # Listed last is the most special one, which suits the others too.
+    return sampler if not wishes or sampler in wishes else max(wishes, key=SAMPLERS.index)
 
 
 def on_fill(*, prompt: str) -> Updates:

@@ -286,7 +286,7 @@ def connect(
     wire(result["reuse"].click, on_reuse_seed, shown, {"seed": inputs["seed"]}, **quick)
     copied = wire(result["copy"].click, on_copy, shown, {"python": result["python"]}, **quick)
     copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
-    technique_picker.connect(inputs["picker"], inputs["groups"], inputs["prompt"])
+    technique_picker.connect(inputs["picker"], inputs["groups"], inputs["prompt"], inputs["sampler"])
     words = {"prompt": inputs["prompt"], "backend": services.backend}
     typed = [inputs["prompt"].change, services.backend.change]
     notice = {"unknown": inputs["unknown"]}

@@ -17,7 +17,7 @@ TECHNIQUE_PARTS = (
     # Pictures larger than trained, and the noise and previews of a technique that draws on its own.
     *("windows", "dilation", "seeding", "images"),
     # What a technique looks with that judges what it drew.
-    *("agreement",),
+    *("agreement", "initial_mean"),
 )
 TOP_LEVEL = ("app", "tabs", "pipelines", "training", "benchmarks", "tests")
 MAY_IMPORT = {

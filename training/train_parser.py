@@ -8,7 +8,6 @@ It learns from drawn scenes and their exact truth alone, worn by `wear.py`, neve
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -28,7 +27,15 @@ from torch import nn
 from pipelines.scene_parser import ParserConfig, ParserModel, ParserOutput, SceneParser, config_to_json
 from training.parser_data import ParserBatch, draw_batch
 from training.parser_figures import measure_parser
-from training.trainer import Trainer, TrainerConfig, count_parameters, load_averaged, make_parser, start
+from training.trainer import (
+    Trainer,
+    TrainerConfig,
+    count_parameters,
+    load_averaged,
+    make_parser,
+    start,
+    write_manifest,
+)
 from training.world.scene import BACKGROUNDS, COLOURS, FIRST_HELD_OUT_SEED, KINDS, LIGHTS, STYLES
 
 DEFAULTS = TrainerConfig(
@@ -257,19 +264,8 @@ def export_parser(
     del recipe["run_dir"]
     about = {**config_to_json(objective.config), "recipe": recipe, "held_out_accuracy": figures}
     (folder / "config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    write_manifest(folder)
+    write_manifest(folder, "training/train_parser.py")
     return figures
-
-
-def write_manifest(folder: Path) -> None:
-    """Write the size and the SHA-256 of every other file of a folder into its MANIFEST.json."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != "MANIFEST.json")
-    rows = {
-        file.name: {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        for file in files
-    }
-    text = json.dumps({"made_by": "training/train_parser.py", "licence": "Apache-2.0", "files": rows}, indent=1)
-    (folder / "MANIFEST.json").write_text(text + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ function of the step number, so a resumed run continues bit for bit where it sto
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Iterable
@@ -231,3 +232,14 @@ def start(objective: Objective, arguments: argparse.Namespace) -> Trainer:
 def count_parameters(modules: Iterable[nn.Module]) -> int:
     """Return how many numbers the modules hold."""
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def write_manifest(folder: Path, made_by: str) -> None:
+    """Write the size and the SHA-256 of every other file of a folder into its MANIFEST.json, with the recipe."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != "MANIFEST.json")
+    rows = {
+        file.name: {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        for file in files
+    }
+    text = json.dumps({"made_by": made_by, "licence": "Apache-2.0", "files": rows}, indent=1)
+    (folder / "MANIFEST.json").write_text(text + "\n", encoding="utf-8")

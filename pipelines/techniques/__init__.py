@@ -10,6 +10,7 @@ from pipelines.techniques.acc_diffusion import AccDiffusion
 from pipelines.techniques.attend_and_excite import AttendAndExcite
 from pipelines.techniques.base import Technique
 from pipelines.techniques.cfg_rescale import CfgRescale
+from pipelines.techniques.draft_collage import DraftCollage
 from pipelines.techniques.initno import InitNo
 from pipelines.techniques.mulan import MuLan
 from pipelines.techniques.multi_diffusion import MultiDiffusion
@@ -17,14 +18,17 @@ from pipelines.techniques.noise_collage import NoiseCollage
 from pipelines.techniques.rece import Rece
 from pipelines.techniques.regional_attention import RegionalAttention
 from pipelines.techniques.s_cfg import SCfg
+from pipelines.techniques.sing_diffusion import SingDiffusion
 
 TECHNIQUES = (
     CfgRescale,
     SCfg,
     AttendAndExcite,
     InitNo,
+    SingDiffusion,
     RegionalAttention,
     NoiseCollage,
+    DraftCollage,
     MuLan,
     MultiDiffusion,
     AccDiffusion,

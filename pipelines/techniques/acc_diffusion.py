@@ -66,6 +66,7 @@ class AccDiffusion:
     # The residual changes the latents between steps: solvers with a memory read that as a trend of the picture, and
     # UniPC restarts from its own copy of the latents and drops it.
     needs_first_order: ClassVar[bool] = True
+    page_sampler: ClassVar[str] = "ddim"
     needs_whole_batch: ClassVar[bool] = False
     needs_whole_picture: ClassVar[bool] = False
 
@@ -92,6 +93,8 @@ class AccDiffusion:
             run.note(
                 f"{self.title} found no thing in the prompt, so every window hears all of it; name one, as 'a boat'."
             )
+        if is_active:
+            run.watch_seams(windows)
         yield _Enlarging(self, model, run, windows if is_active else [])
 
 

@@ -65,6 +65,7 @@ class MuLan:
     # Pull and paste change the latents between steps: solvers with a memory read that as a trend of the picture, and
     # UniPC restarts from its own copy of the latents and drops it.
     needs_first_order: ClassVar[bool] = True
+    page_sampler: ClassVar[str] = "ddim"
     needs_whole_batch: ClassVar[bool] = False
     needs_whole_picture: ClassVar[bool] = True
 

@@ -56,6 +56,8 @@ class MultiDiffusion:
         windows = place_windows(size, side, self.overlap) if self.is_windowed else [(slice(None), slice(None))]
         if self.is_windowed and len(windows) == 1:
             run.note(f"{self.title} has one window here; ask for a picture larger than {model.spec.image_px} px.")
+        if len(windows) > 1:
+            run.watch_seams(windows)
         yield _Windows(windows, tell_size(run.text, (model.spec.image_px, model.spec.image_px)))
 
 

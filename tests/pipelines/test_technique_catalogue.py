@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from pipelines import UserError, catalogue, specs
+from pipelines.denoise import refuse_misfits
+from pipelines.model import ModelBundle
 from pipelines.technique_catalogue import check_techniques
 from pipelines.techniques import TECHNIQUES, make_techniques
 
@@ -22,6 +24,13 @@ def test_the_catalogue_says_what_the_classes_say() -> None:
         assert entry.specs == specs(technique)
         assert entry.wants_boxes == ("boxes" in inspect.signature(technique).parameters)
         assert entry.summary.endswith(".")
+        assert entry.page_sampler == getattr(technique, "page_sampler", "")
+
+
+def test_a_technique_that_needs_a_first_order_sampler_names_one_for_the_page(tiny_sd: ModelBundle) -> None:
+    for technique in TECHNIQUES:
+        if technique.needs_first_order:
+            refuse_misfits(tiny_sd, catalogue()[technique.name].page_sampler, [technique()])
 
 
 def test_reading_the_catalogue_loads_no_torch() -> None:

@@ -66,6 +66,15 @@ def test_comparing_draws_both_arms_from_one_seed(tiny_models: Any) -> None:
     assert {"clipped_frac", "rms_contrast"} <= {measure.name for measure in result.measures}
 
 
+def test_windows_are_compared_by_their_seams(tiny_models: Any) -> None:
+    def list_measures(**changes: Any) -> set[str]:
+        result = draw(tiny_models, compare=True, width_px=160, techniques={"multi_diffusion": {}}, **changes)[1]
+        return {measure.name for measure in result.measures}
+
+    assert "seam_ratio" in list_measures()
+    assert "seam_ratio" not in list_measures() - {"seam_ratio"}
+
+
 def test_comparing_nothing_says_so(tiny_models: Any) -> None:
     steps, result = draw(tiny_models, compare=True)
     assert len(steps) == 2 and result.baseline_images == ()

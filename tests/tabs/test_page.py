@@ -124,3 +124,14 @@ def test_every_tab_has_an_address() -> None:
 def test_a_layout_is_proposed_from_the_prompt(visitor: Open) -> None:
     boxes = visitor().predict(prompt="a red boat left of a white moon", api_name="/propose_layout")
     assert [box["phrase"] for box in boxes] == ["a red boat", "a white moon"] and boxes[0]["x1"] <= boxes[1]["x0"]
+
+
+def test_picking_a_technique_sets_a_sampler_that_suits_it_and_otherwise_leaves_it() -> None:
+    def choose(picked: list[str], sampler: str) -> str:
+        return technique_picker.on_pick(picked=picked, sampler=sampler)["sampler"]
+
+    assert choose([], "unipc") == choose(["s_cfg"], "unipc") == "unipc"
+    assert choose(["mulan"], "dpmpp_2m") == "ddim"
+    assert choose(["sing_diffusion", "s_cfg"], "ddim") == "ddim_short"
+    assert choose(["sing_diffusion", "mulan"], "unipc") == "ddim_short"
+    assert choose(["mulan", "sing_diffusion"], "ddim") == "ddim"

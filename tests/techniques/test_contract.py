@@ -76,7 +76,10 @@ class SoftenHooks(Hooks):
 
 def start(model: ModelBundle, techniques: Sequence[Technique], *, beside: Sequence[type[Technique]] = ()) -> Any:
     """Start a run with a sampler that all the given techniques, and those of the run to compare with, accept."""
-    sampler = "ddim" if any(technique.needs_first_order for technique in (*techniques, *beside)) else "dpmpp_2m"
+    used = (*techniques, *beside)
+    sampler = "ddim" if any(technique.needs_first_order for technique in used) else "dpmpp_2m"
+    # Which has nothing to do where a sampler begins with pure noise.
+    sampler = "ddim_short" if any(technique.name == "sing_diffusion" for technique in used) else sampler
     width_px = model.spec.image_px * 5 // 4
     settings = DenoiseSettings(
         seed=1,
