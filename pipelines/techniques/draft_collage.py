@@ -85,8 +85,9 @@ class DraftCollage:
         with model.lock:
             size_px = (run.width_cells * px, run.height_cells * px)
             setting = encode_prompt(model, plan_prompt(run.text.prompt).setting, size_px=size_px)
-        uncond = {"hidden_uncond": run.text.hidden_uncond, "pooled_uncond": run.text.pooled_uncond}
-        texts = [replace(text, **uncond) for text in (setting, *regions.texts)]
+        hidden, pooled = run.text.hidden_uncond, run.text.pooled_uncond
+        told = (setting, *regions.texts)
+        texts = [replace(text, hidden_uncond=hidden, pooled_uncond=pooled) for text in told]
         yield _Pasting(self, regions, texts, run)
 
 

@@ -37,8 +37,7 @@ MAX_UPDATES = 3
 LOSS_REACHED = 0.2
 # The last thing is looked at before its run, after this share of the steps: by then its place and colour are settled.
 REHEARSED_FRAC = 0.5
-# Far from seed + k, which the other pictures of the run use.
-RETRY_OFFSET = 1_000_003
+RETRY_OFFSET = 1_000_003  # far from seed + k, which the other pictures of the run use
 VERDICTS = {0.0: "not found", 0.5: "wrong colour or place", 1.0: "right"}
 
 
