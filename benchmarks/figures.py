@@ -32,11 +32,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Say how large a measurement is. Units: n counts prompts a task, scenes or repeats, as the scenario says."""
+    """Say how large a measurement is.
+
+    Units: n counts prompts a task, scenes or repeats, as the scenario says; sheet is a folder for pictures to look at,
+           keep one for finished parts, from which an interrupted measurement goes on.
+    """
 
     n: int
     device: str | None = None
     sheet: Path | None = None
+    keep: Path | None = None
 
 
 def mean_of_groups(groups: Sequence[np.ndarray]) -> float:

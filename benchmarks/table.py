@@ -42,6 +42,37 @@ def write_machine(result: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def make_technique_table(figures: dict[str, Any]) -> str:
+    """Write one line for each technique that was tried: its own metric, the quality of the pictures, and the cost."""
+    from benchmarks.trials import TRIALS  # needs torch, which the other tables do not
+
+    lines = [
+        "| technique | its own metric | without | with | effect (95 %) | farther from scenes | passes | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for trial in TRIALS:
+        if f"{trial.name}_effect" not in figures:
+            continue
+        effect, distance, passes, seconds = (
+            figures[f"{trial.name}_{part}"] for part in ("effect", "distance", "passes", "picture_seconds")
+        )
+        off = effect["baseline"]
+        on = off - effect["value"] if trial.is_lower_better else off + effect["value"]
+        low, high = effect["ci95"]
+        cells = (
+            trial.name,
+            trial.label,
+            f"{off:.3f}",
+            f"**{on:.3f}**",
+            f"{effect['value']:+.3f} ({low:+.3f} to {high:+.3f})",
+            f"{distance['value']:+.2f} ({distance['ci95'][0]:+.2f} to {distance['ci95'][1]:+.2f})",
+            f"x {passes['value']:.1f}",
+            f"{seconds['value']:.1f} ({seconds['baseline']:.1f})",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def make_table(results: dict[str, dict[str, Any]]) -> str:
     """Write the whole section between the markers."""
     blocks = []
@@ -59,6 +90,8 @@ def make_table(results: dict[str, dict[str, Any]]) -> str:
             *rows,
         ]
         blocks.append("\n".join(lines))
+        if scenario.name == "t2i_techniques":
+            blocks.append(make_technique_table(result["figures"]))
     return "\n\n".join(blocks)
 
 
