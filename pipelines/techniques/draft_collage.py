@@ -61,7 +61,7 @@ class DraftCollage:
     needs_whole_picture: ClassVar[bool] = True
 
     boxes: tuple[Box, ...] = ()
-    held_frac: float = ranged(0.3, 0.0, 0.8, 0.05, label="Held", help="Share of the steps that follow the collage.")
+    held_frac: float = ranged(0.5, 0.0, 0.8, 0.05, label="Held", help="Share of the steps that follow the collage.")
 
     @classmethod
     def neutral(cls) -> DraftCollage:

@@ -43,7 +43,7 @@ class RegionalAttention:
 
     boxes: tuple[Box, ...] = ()
     weight: float = ranged(10.0, 0.0, 30.0, 0.5, label="Box weight", help="How much a box listens to its own phrase.")
-    until_frac: float = ranged(0.5, 0.0, 1.0, 0.05, label="Until", help="Share of the steps in which boxes count.")
+    until_frac: float = ranged(0.7, 0.0, 1.0, 0.05, label="Until", help="Share of the steps in which boxes count.")
 
     @classmethod
     def neutral(cls) -> RegionalAttention:
