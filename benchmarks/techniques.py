@@ -142,7 +142,7 @@ def save_arm(path: Path, arm: Arm, asked: Sequence[str]) -> None:
     """Keep a finished arm with what was asked for."""
     values = {
         "asked": list(asked),
-        "weights": _identify_weights(),
+        "weights": _identify_weights(asked),
         "seen": [asdict(seen) for seen in arm.seen],
         "features": arm.features.tolist(),
         "costs": [arm.seconds, arm.rows, arm.waits],
@@ -158,7 +158,7 @@ def load_arm(path: Path, arm: Arm, asked: Sequence[str]) -> bool:
     if not path.is_file():
         return False
     values = json.loads(path.read_text("utf-8"))
-    if (values["asked"], values["weights"]) != (list(asked), _identify_weights()):
+    if (values["asked"], values["weights"]) != (list(asked), _identify_weights(asked)):
         return False
     for seen in values["seen"]:
         parsed = seen["parsed"]
@@ -169,9 +169,10 @@ def load_arm(path: Path, arm: Arm, asked: Sequence[str]) -> bool:
     return True
 
 
-def _identify_weights() -> str:
-    """Name the shipped weights of model, parser and extras by their manifests."""
-    manifests = sorted((PROJECT_DIR / "assets").glob("*/MANIFEST.json"))
+def _identify_weights(asked: Sequence[str]) -> str:
+    """Name the weights that draw and judge what was asked for by their manifests."""
+    extra = ("initial_mean",) if any("sing_diffusion" in one for one in asked) else ()
+    manifests = [PROJECT_DIR / "assets" / part / "MANIFEST.json" for part in ("storybook", "parser", *extra)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in manifests)).hexdigest()
 
 
