@@ -109,6 +109,12 @@ def has_all_things(case: Case, seen: Seen) -> float:
     return float(all(find(seen.parsed, wanted) for wanted in case.ask.wanted))
 
 
+def share_right(case: Case, seen: Seen) -> float:
+    """Return the share of the wanted things that are there in their colour."""
+    things = [(thing.kind, thing.colour) for thing in seen.parsed.objects]
+    return float(np.mean([(wanted.kind, wanted.colour) in things for wanted in case.ask.wanted]))
+
+
 def has_one_thing(case: Case, seen: Seen) -> float:
     """Say whether the one wanted thing is all that is there."""
     return float([thing.kind for thing in seen.parsed.objects] == [case.ask.wanted[0].kind])
@@ -179,16 +185,16 @@ def make_layout(rng: np.random.Generator) -> Case:
     return Case(Ask(prompt, wanted), boxes=placed)
 
 
-def ask_three(n: int, rng: np.random.Generator) -> list[Ask]:
-    """Ask for three things in colours of their own: "a red boat, a white moon and a blue cat".
+def ask_four(n: int, rng: np.random.Generator) -> list[Ask]:
+    """Ask for four things in colours of their own: "a red boat, a white moon, a blue cat and a green cup".
 
-    Two things are too easy for the shipped model to show what a technique is worth.
+    Two or three things are too easy for the shipped model to show what a technique is worth.
     """
     asks = []
     for _ in range(n):
-        kinds, colours = ([str(name) for name in rng.permutation(names)[:3]] for names in (KINDS, COLOURS))
-        a, b, c = (object_phrase(kind, colour) for kind, colour in zip(kinds, colours, strict=True))
-        asks.append(Ask(f"{a}, {b} and {c}", tuple(map(Wanted, kinds, colours))))
+        kinds, colours = ([str(name) for name in rng.permutation(names)[:4]] for names in (KINDS, COLOURS))
+        phrases = [object_phrase(kind, colour) for kind, colour in zip(kinds, colours, strict=True)]
+        asks.append(Ask(f"{', '.join(phrases[:-1])} and {phrases[-1]}", tuple(map(Wanted, kinds, colours))))
     return asks
 
 
@@ -249,7 +255,7 @@ def _make_erasures(n: int, rng: np.random.Generator, *, is_target: bool) -> list
 
 TASKS: dict[str, Callable[[int, np.random.Generator], list[Case]]] = {
     "attribution": _make_from(ask_attribution),
-    "three": _make_from(ask_three),
+    "four": _make_from(ask_four),
     "brightness": _make_bright,
     "position": _make_from(ask_position),
     "layout": lambda n, rng: [make_layout(rng) for _ in range(n)],
@@ -260,9 +266,9 @@ TASKS: dict[str, Callable[[int, np.random.Generator], list[Case]]] = {
 }
 
 TRIALS: Sequence[Trial] = (
-    Trial("s_cfg", "three things, each in its colour", "three", is_right, ("s_cfg",)),
-    Trial("attend_and_excite", "all three things are there", "three", has_all_things, ("attend_and_excite",)),
-    Trial("initno", "all three things are there", "three", has_all_things, ("initno",)),
+    Trial("s_cfg", "share of four things in their colours", "four", share_right, ("s_cfg",)),
+    Trial("attend_and_excite", "all four things are there", "four", has_all_things, ("attend_and_excite",)),
+    Trial("initno", "all four things are there", "four", has_all_things, ("initno",)),
     Trial(
         "sing_diffusion",
         "error of the mean brightness, sampler ddim_short",
@@ -275,7 +281,7 @@ TRIALS: Sequence[Trial] = (
     Trial("regional_attention", "boxes filled", "layout", fill_boxes, ("regional_attention",)),
     Trial("noise_collage", "boxes filled", "layout", fill_boxes, ("noise_collage",)),
     Trial("draft_collage", "boxes filled", "layout", fill_boxes, ("draft_collage",), sampler="ddim"),
-    Trial("mulan", "three things, each in its colour", "three", is_right, ("mulan",), sampler="ddim"),
+    Trial("mulan", "share of four things in their colours", "four", share_right, ("mulan",), sampler="ddim"),
     Trial("multi_diffusion", "all as asked, large pictures", "large", is_right, ("multi_diffusion",)),
     Trial(
         "acc_diffusion",

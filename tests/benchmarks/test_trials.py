@@ -31,6 +31,7 @@ from benchmarks.trials import (
     measure_brightness,
     miss_brightness,
     overlap_boxes,
+    share_right,
 )
 from pipelines.layout import Box, check_boxes
 from pipelines.model import ModelBundle
@@ -100,9 +101,21 @@ def test_things_are_counted_as_the_metric_says() -> None:
     assert has_all_things(LAYOUT, see_objects(MOON)) == 0.0
 
 
-def test_three_things_have_three_kinds_and_colours_and_are_named_in_the_prompt() -> None:
-    for case in make_cases("three", 20):
-        assert len({thing.kind for thing in case.ask.wanted}) == len({thing.colour for thing in case.ask.wanted}) == 3
+def test_the_share_counts_things_in_their_own_colours() -> None:
+    case = make_cases("four", 1)[0]
+    first, second, third, fourth = case.ask.wanted
+    boxes = (0.0, 0.0, 9.0, 9.0)
+    seen = see_objects(
+        ParsedObject(first.kind, str(first.colour), boxes, 0.9),
+        ParsedObject(second.kind, str(third.colour), boxes, 0.9),
+        ParsedObject(third.kind, str(third.colour), boxes, 0.9),
+    )
+    assert share_right(case, seen) == pytest.approx(0.5)
+
+
+def test_four_things_have_four_kinds_and_colours_and_are_named_in_the_prompt() -> None:
+    for case in make_cases("four", 20):
+        assert len({thing.kind for thing in case.ask.wanted}) == len({thing.colour for thing in case.ask.wanted}) == 4
         assert all(f"{thing.colour} {thing.kind}" in case.ask.prompt for thing in case.ask.wanted)
 
 
@@ -166,7 +179,7 @@ def test_every_part_of_a_trial_is_measured(studio: Studio) -> None:
 
 
 def test_a_kept_arm_is_read_back_only_for_what_was_asked(studio: Studio, tmp_path: Path) -> None:
-    trial = Trial("s_cfg", "", "three", has_all_things, ("s_cfg",))
+    trial = Trial("s_cfg", "", "four", has_all_things, ("s_cfg",))
     keeping = Studio(studio.model, studio.parser, RunSettings(1, keep=tmp_path), num_steps=2)
     drawn = keeping.draw("an arm", trial, trial.choose)
     (kept,) = tmp_path.iterdir()
