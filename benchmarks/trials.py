@@ -6,7 +6,7 @@ Plain data and judgements; techniques.py draws the pictures. No prompt here was 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle
 from typing import Any
 
@@ -18,7 +18,6 @@ from benchmarks.prompts import (
     ask_attribution,
     ask_one_object_all,
     ask_position,
-    ask_single,
 )
 from pipelines.layout import Box
 from pipelines.scene_parser import ParsedScene, box_iou
@@ -74,8 +73,8 @@ class Seen:
 class Trial:
     """One technique on its own metric.
 
-    `against` names what the other arm uses instead of it; `options` go with the technique; `is_lower_better` turns the
-    sign of the effect, so that above 0 is always better.
+    `against` names what the other arm uses instead of it; `is_lower_better` turns the sign of the effect, so that
+    above 0 is always better.
     """
 
     name: str
@@ -83,20 +82,18 @@ class Trial:
     task: str
     score: Callable[[Case, Seen], float]
     techniques: tuple[str, ...]
-    options: dict[str, Any] = field(default_factory=dict)
     against: tuple[str, ...] = ()
     sampler: str = "dpmpp_2m"
     is_lower_better: bool = False
 
-    def choose(self, case: Case) -> dict[str, dict[str, Any]]:
-        """Return what a request asks for: the techniques with their options for one case."""
-        chosen: dict[str, dict[str, Any]] = {name: dict(self.options) for name in self.techniques}
-        for options in chosen.values():
-            if case.boxes:
-                options["boxes"] = [asdict(box) for box in case.boxes]
-            if case.erased:
-                options["concept"] = case.erased
-        return chosen
+    def choose(self, case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return what a request asks for: these techniques, with what the case says to them."""
+        told: dict[str, Any] = {}
+        if case.boxes:
+            told["boxes"] = [asdict(box) for box in case.boxes]
+        if case.erased:
+            told["concept"] = case.erased
+        return {name: dict(told) for name in names}
 
 
 def is_right(case: Case, seen: Seen) -> float:
@@ -260,7 +257,6 @@ TASKS: dict[str, Callable[[int, np.random.Generator], list[Case]]] = {
     "position": _make_from(ask_position),
     "layout": lambda n, rng: [make_layout(rng) for _ in range(n)],
     "large": _make_from(ask_one_object_all, LARGE_PX),
-    "large_single": _make_from(ask_single, LARGE_PX),
     "erased": lambda n, rng: _make_erasures(n, rng, is_target=True),
     "kept": lambda n, rng: _make_erasures(n, rng, is_target=False),
 }
@@ -282,11 +278,11 @@ TRIALS: Sequence[Trial] = (
     Trial("noise_collage", "boxes filled", "layout", fill_boxes, ("noise_collage",)),
     Trial("draft_collage", "boxes filled", "layout", fill_boxes, ("draft_collage",), sampler="ddim"),
     Trial("mulan", "share of four things in their colours", "four", share_right, ("mulan",), sampler="ddim"),
-    Trial("multi_diffusion", "all as asked, large pictures", "large", is_right, ("multi_diffusion",)),
+    Trial("multi_diffusion", "all as asked, large pictures", "large", is_right, ("multi_diffusion",), sampler="ddim"),
     Trial(
         "acc_diffusion",
         "one thing and no other, large pictures, against MultiDiffusion",
-        "large_single",
+        "large",
         has_one_thing,
         ("acc_diffusion",),
         against=("multi_diffusion",),

@@ -17,7 +17,7 @@ from torch import nn
 
 from pipelines.errors import BackendUnavailable
 
-FORMAT = "limelight-initial-mean-1"
+FORMAT = "limelight-initial-mean-2"
 PROBE_PROMPT = "a red boat at sea, watercolor"
 # Relative change of the text encoder's output beyond which a network trained with another encoder is not used.
 PROBE_TOLERANCE = 0.05
@@ -27,13 +27,15 @@ PROBE_TOLERANCE = 0.05
 class MeanConfig:
     """Say how large the network is.
 
-    Shapes: it reads the last num_tokens of hidden states text_width wide, and writes grid_cells x grid_cells cells of
-            latent_channels.
+    Shapes: num_queries queries read hidden states of num_tokens tokens, text_width wide; it writes
+            grid_cells x grid_cells cells of latent_channels.
     """
 
     text_width: int
+    num_tokens: int
     latent_channels: int
-    num_tokens: int = 8
+    num_queries: int = 8
+    num_heads: int = 4
     grid_cells: int = 8
     width: int = 256
 
@@ -41,10 +43,10 @@ class MeanConfig:
 class MeanModel(nn.Module):
     """Estimate E[x0 | text] on a coarse grid.
 
-    Shapes: forward (b, m, text_width) -> (b, latent_channels, grid_cells, grid_cells).
+    Shapes: forward (b, num_tokens, text_width) -> (b, latent_channels, grid_cells, grid_cells).
     Source: the role of Zhang et al. 2024, arXiv 2403.08381, section 4 (a network for the first step alone).
-    Differs: at pure noise the answer depends on the text only, so this is a perceptron on the text's last tokens
-             instead of a UNet that also reads the noise.
+    Differs: at pure noise the answer depends on the text only, so learned queries read the text and a perceptron
+             writes the picture, instead of a UNet that also reads the noise.
     """
 
     probe: torch.Tensor
@@ -52,30 +54,33 @@ class MeanModel(nn.Module):
     def __init__(self, config: MeanConfig) -> None:
         super().__init__()
         self.config = config
-        inputs = config.num_tokens * config.text_width
-        self.norm = nn.LayerNorm(inputs)
-        self.hidden_1 = nn.Linear(inputs, config.width)
+        read = config.num_queries * config.text_width
+        self.norm_text = nn.LayerNorm(config.text_width)
+        self.queries = nn.Parameter(torch.empty(config.num_queries, config.text_width))
+        self.attention = nn.MultiheadAttention(config.text_width, config.num_heads, batch_first=True)
+        self.norm = nn.LayerNorm(read)
+        self.hidden_1 = nn.Linear(read, config.width)
         self.hidden_2 = nn.Linear(config.width, config.width)
         self.out = nn.Linear(config.width, config.latent_channels * config.grid_cells**2)
+        nn.init.normal_(self.queries, std=0.02)
         # The text encoder's output for PROBE_PROMPT when this was trained, to tell whether it still is the same one.
-        self.register_buffer("probe", torch.zeros(inputs))
-
-    def read(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Pick what the network reads of hidden states (b, m, text_width): the last tokens, side by side."""
-        return hidden[:, -self.config.num_tokens :].float().flatten(1)
+        self.register_buffer("probe", torch.zeros(config.num_tokens, config.text_width))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Estimate the mean latents of each text."""
-        x = F.silu(self.hidden_1(self.norm(self.read(hidden))))
+        text = self.norm_text(hidden.float())
+        queries = self.queries.expand(len(text), -1, -1)
+        x = self.norm(self.attention(queries, text, text, need_weights=False)[0].flatten(1))
+        x = F.silu(self.hidden_1(x))
         x = F.silu(self.hidden_2(x))
         side = self.config.grid_cells
         return self.out(x).view(-1, self.config.latent_channels, side, side)
 
     def knows(self, hidden: torch.Tensor) -> bool:
         """Tell whether hidden states of PROBE_PROMPT (1, m, e) come from the text encoder of the training."""
-        if hidden.shape[-1] != self.config.text_width or hidden.shape[1] < self.config.num_tokens:
+        if hidden.shape[1:] != self.probe.shape:
             return False
-        seen = self.read(hidden)[0].to(self.probe.device)
+        seen = hidden[0].to(self.probe)
         return bool((seen - self.probe).norm() <= PROBE_TOLERANCE * self.probe.norm())
 
 

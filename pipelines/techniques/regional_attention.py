@@ -42,7 +42,7 @@ class RegionalAttention:
     needs_whole_picture: ClassVar[bool] = True
 
     boxes: tuple[Box, ...] = ()
-    weight: float = ranged(10.0, 0.0, 30.0, 0.5, label="Box weight", help="How much a box listens to its own phrase.")
+    weight: float = ranged(2.0, 0.0, 30.0, 0.5, label="Box weight", help="How much a box listens to its own phrase.")
     until_frac: float = ranged(0.7, 0.0, 1.0, 0.05, label="Until", help="Share of the steps in which boxes count.")
 
     @classmethod

@@ -8,9 +8,9 @@ import pytest
 from benchmarks.figures import Figure, RunSettings
 from benchmarks.geneval import Ask, Wanted
 from benchmarks.quality import Reference, compare
+from benchmarks.studio import Studio
 from benchmarks.table import make_technique_table
 from benchmarks.techniques import (
-    Studio,
     compare_pairs,
     find_matched_guidance,
     has_effect,
@@ -64,7 +64,10 @@ def test_cases_can_be_asked_for_and_are_the_same_every_time(task: str) -> None:
             width_px, height_px = case.sides_px
             validate(
                 TextToImageRequest(
-                    case.ask.prompt, techniques=trial.choose(case), width_px=width_px, height_px=height_px
+                    case.ask.prompt,
+                    techniques=trial.choose(case, trial.techniques),
+                    width_px=width_px,
+                    height_px=height_px,
                 )
             )
 
@@ -171,7 +174,8 @@ def studio(tiny_storybook: ModelBundle) -> Studio:
 def test_every_part_of_a_trial_is_measured(studio: Studio) -> None:
     erasing = next(trial for trial in TRIALS if trial.name == "rece")
     figures, off, on = measure_trial(studio, erasing)
-    assert figures["rece_passes"].value == 1.0 and len(on.waits) == len(off.seconds) == 1
+    assert figures["rece_passes"].value == 1.0 and len(on.rows) == len(off.rows) == 1
+    assert figures["rece_picture_seconds"].value > 0
     figures |= measure_erasure(studio, erasing, off, on)
     assert {"rece_effect", "rece_erased_rate", "rece_kept_loss", "rece_seconds"} <= set(figures)
     plain = {name: {"value": f.value, "baseline": f.baseline, "ci95": f.ci95} for name, f in figures.items()}
@@ -181,18 +185,20 @@ def test_every_part_of_a_trial_is_measured(studio: Studio) -> None:
 def test_a_kept_arm_is_read_back_only_for_what_was_asked(studio: Studio, tmp_path: Path) -> None:
     trial = Trial("s_cfg", "", "four", has_all_things, ("s_cfg",))
     keeping = Studio(studio.model, studio.parser, RunSettings(1, keep=tmp_path), num_steps=2)
-    drawn = keeping.draw("an arm", trial, trial.choose)
+    drawn = keeping.draw("an arm", trial, trial.techniques)
     (kept,) = tmp_path.iterdir()
     written = kept.stat().st_mtime_ns
-    again = keeping.draw("an arm", trial, trial.choose)
-    assert again.seen == drawn.seen and (again.features == drawn.features).all() and again.waits == drawn.waits
+    again = keeping.draw("an arm", trial, trial.techniques)
+    assert again.seen == drawn.seen and (again.features == drawn.features).all() and again.rows == drawn.rows
     assert kept.stat().st_mtime_ns == written
-    keeping.draw("an arm", trial, lambda case: {})
+    keeping.draw("an arm", trial, ())
     assert kept.stat().st_mtime_ns != written
 
 
-def test_a_baseline_is_drawn_once(studio: Studio) -> None:
+def test_an_arm_is_drawn_once_however_many_trials_ask_for_it(studio: Studio) -> None:
     trial = Trial("s_cfg", "", "attribution", has_all_things, ("s_cfg",))
-    first, _ = studio.draw_pair(trial)
+    first, on = studio.draw_pair(trial)
     assert studio.draw_pair(trial)[0] is first
+    against = Trial("cfg_rescale", "", "attribution", has_all_things, ("cfg_rescale",), against=("s_cfg",))
+    assert studio.draw_pair(against)[0] is on
     assert find_matched_guidance(studio.model, first.cases, num_steps=2) > 0

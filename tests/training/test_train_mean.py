@@ -19,7 +19,7 @@ from training.trainer import Trainer
 @pytest.fixture(scope="module")
 def objective() -> MeanObjective:
     """The recipe on few scenes and the shipped text side."""
-    return MeanObjective(PROJECT_DIR / "assets/storybook", num_captions=64, num_checked=16)
+    return MeanObjective(PROJECT_DIR / "assets/storybook", num_scenes=64, num_checked=16)
 
 
 def test_a_few_steps_lower_the_loss_and_an_export_loads_again(objective: MeanObjective, tmp_path: Path) -> None:
@@ -37,8 +37,8 @@ def test_a_few_steps_lower_the_loss_and_an_export_loads_again(objective: MeanObj
 
 def test_batches_depend_on_the_step_alone(objective: MeanObjective) -> None:
     first, second = objective.make_batch(5, 8), objective.make_batch(5, 8)
-    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
-    assert not torch.equal(objective.make_batch(6, 8)[0], first[0])
+    assert first[0] == second[0] and torch.equal(first[1], second[1])
+    assert objective.make_batch(6, 8)[0] != first[0]
 
 
 def test_missing_and_foreign_files_are_one_sentence(tmp_path: Path) -> None:
