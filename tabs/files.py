@@ -26,9 +26,10 @@ def own_folder() -> Iterator[Path]:
     that stops would take the same picture away from another that is just handing it out.
     """
     before = os.environ.get(FOLDER_VARIABLE)
-    shared = Path(get_upload_folder())
-    shared.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="limelight-", dir=shared, ignore_cleanup_errors=True) as folder:
+    if before:
+        Path(before).mkdir(parents=True, exist_ok=True)
+    # Not in gradio's own default folder, which on a shared machine may belong to another user.
+    with TemporaryDirectory(prefix="limelight-", dir=before, ignore_cleanup_errors=True) as folder:
         os.environ[FOLDER_VARIABLE] = folder
         try:
             yield Path(folder)
