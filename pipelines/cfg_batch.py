@@ -33,6 +33,13 @@ def run_halves(
     return split_halves(run_unet(model, torch.cat([latents, latents]), timestep, hidden, added))
 
 
+def run_cond(model: ModelBundle, latents: torch.Tensor, timestep: int, text: TextCond) -> torch.Tensor:
+    """Run the UNet once for the conditional half alone; latents (b, c, h, w), returns the same shape."""
+    hidden, pooled = (part.expand(len(latents), *part.shape[1:]) for part in (text.hidden_cond, text.pooled_cond))
+    added = {"text_embeds": pooled, "time_ids": text.time_ids.expand(len(latents), -1)} if pooled.shape[-1] else {}
+    return run_unet(model, latents, timestep, hidden, added)
+
+
 def guide(pred_uncond: torch.Tensor, pred_cond: torch.Tensor, guidance_scale: float) -> torch.Tensor:
     """Extrapolate from the unconditional to the conditional prediction.
 

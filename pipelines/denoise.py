@@ -48,7 +48,7 @@ class Sketches:
 
     Shapes: maps[caption] (h, w) over the first picture; pictures[caption] stages of it, each with boxes to outline;
             boxes of the layout that was used; watched things, as nouns, whose presence is to be measured; windows, in
-            cells, across whose borders a seam might show.
+            cells, across whose borders a seam might show; sources: (looks, width) as in `RunInfo.sketch_sources`.
     """
 
     maps: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -56,6 +56,12 @@ class Sketches:
     watched: list[str] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     pictures: dict[str, tuple[Image.Image, tuple[Box, ...]]] = field(default_factory=dict)
+    sources: tuple[torch.Tensor, int] | None = None
+
+    def set_sources(self, looks: torch.Tensor, width: int) -> None:
+        """Remember where the patches of the first picture look in the style pictures."""
+        # Pictures are drawn one after the other on a CPU: the first one reports first.
+        self.sources = self.sources or (looks.cpu(), width)
 
     def add_picture(self, caption: str, picture: Image.Image, boxes: Sequence[Box]) -> None:
         """Show a stage of the first picture, instead of an earlier one of that caption."""
@@ -146,6 +152,7 @@ def _describe_run(
         sketch_picture=sketches.add_picture,
         watch=sketches.watched.append,
         watch_seams=sketches.windows.extend,
+        sketch_sources=sketches.set_sources,
     )
 
 

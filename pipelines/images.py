@@ -79,6 +79,21 @@ def check_size(model: ModelBundle, width_px: int | None, height_px: int | None) 
     return sides[0], sides[1], notes
 
 
+def fit_square(picture: Image.Image, side_px: int) -> tuple[Image.Image, str]:
+    """Bring a picture to the square that a model was trained on.
+
+    Returns: an RGB picture of side_px x side_px, and what was done to it ("was cropped to ..."), "" if nothing was.
+    """
+    width, height = picture.size
+    if (width, height) == (side_px, side_px):
+        return picture.convert("RGB"), ""
+    short = min(width, height)
+    left, top = (width - short) // 2, (height - short) // 2
+    square = picture.convert("RGB").crop((left, top, left + short, top + short))
+    deed = f"was resized from {width} x {height} px" if width == height else "was cropped to its middle square"
+    return square.resize((side_px, side_px), Image.Resampling.LANCZOS), deed
+
+
 def preview(model: ModelBundle, x0: torch.Tensor) -> Image.Image:
     """Draw the first picture of a batch of clean estimates with the linear map; shapes (b, c, h, w)."""
     patches = F.conv2d(F.pad(x0[:1], (1, 1, 1, 1), mode="replicate"), model.preview_weight, model.preview_bias)

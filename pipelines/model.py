@@ -89,6 +89,8 @@ class ModelBundle:
     mean: InitialMean | None = None
     lock: Any = field(default_factory=threading.Lock)
     prompt_cache: OrderedDict[str, PromptEncoding] = field(default_factory=OrderedDict)
+    style_memory: OrderedDict[str, Any] = field(default_factory=OrderedDict)
+    inversion_memory: OrderedDict[str, float] = field(default_factory=OrderedDict)
 
     @property
     def size_mb(self) -> float:

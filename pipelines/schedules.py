@@ -105,6 +105,11 @@ def pred_to_x0(pred: torch.Tensor, latents: torch.Tensor, alpha_bar_t: Level, pr
     return {"eps": eps_to_x0, "v": v_to_x0}[prediction](pred, latents, alpha_bar_t)
 
 
+def pred_to_eps(pred: torch.Tensor, latents: torch.Tensor, alpha_bar_t: Level, prediction: str) -> torch.Tensor:
+    """Read the noise out of a network output of kind `prediction` (eps or v); shapes as in add_noise."""
+    return pred if prediction == "eps" else v_to_eps(pred, latents, alpha_bar_t)
+
+
 def x0_to_pred(x0: torch.Tensor, latents: torch.Tensor, alpha_bar_t: Level, prediction: str) -> torch.Tensor:
     """Write a clean estimate as a network output of kind `prediction` (eps or v); shapes as in add_noise."""
     return {"eps": x0_to_eps, "v": x0_to_v}[prediction](x0, latents, alpha_bar_t)
@@ -145,3 +150,13 @@ def make_scheduler(name: str, base_config: Mapping[str, Any]) -> Any:
     if name == "unipc":
         return UniPCMultistepScheduler.from_config(trained, solver_order=2, solver_type="bh2", final_sigmas_type="zero")
     raise UserError(f"Sampler {name!r} is not known; choose one of dpmpp_2m, ddim, unipc, ddim_short.")
+
+
+def list_timesteps(name: str, base_config: Mapping[str, Any], num_steps: int) -> list[int]:
+    """List the training timesteps, 0..999, at which a sampler calls the network.
+
+    Raises: UserError for an unknown sampler.
+    """
+    scheduler = make_scheduler(name, base_config)
+    scheduler.set_timesteps(num_steps)
+    return [int(timestep) for timestep in scheduler.timesteps.tolist()]

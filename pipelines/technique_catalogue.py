@@ -16,6 +16,7 @@ from pipelines.errors import UserError
 from pipelines.params import KEY, Described, check_value, choice, flag, ranged, text
 
 FOLDER = Path(__file__).with_name("techniques")
+TEXT_TECHNIQUES, STYLE_TECHNIQUES = "TECHNIQUES", "STYLE_TECHNIQUES"
 _MAKERS = {maker.__name__: maker for maker in (ranged, choice, flag, text)}
 _LINE_CHARS = 300
 
@@ -39,20 +40,32 @@ class TechniqueEntry:
 
 
 @cache
-def catalogue() -> Mapping[str, TechniqueEntry]:
-    """List every technique by name, in display order."""
+def catalogue(listing: str = TEXT_TECHNIQUES) -> Mapping[str, TechniqueEntry]:
+    """List the techniques of one of the tuples in `techniques/__init__.py` by name, in display order."""
     found = {}
     for path in sorted(FOLDER.glob("*.py")):
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef) and (entry := _read_class(node)):
                 found[node.name] = entry
-    listing = ast.parse((FOLDER / "__init__.py").read_text("utf-8")).body
-    order = next(node.value for node in listing if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple))
-    entries = [found[item.id] for item in order.elts if isinstance(item, ast.Name)]
+    tuples = {
+        ast.unparse(node.targets[0]): node.value.elts
+        for node in ast.parse((FOLDER / "__init__.py").read_text("utf-8")).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+    }
+    entries = [found[item.id] for item in tuples[listing] if isinstance(item, ast.Name)]
     return {entry.name: entry for entry in entries}
 
 
-def check_techniques(chosen: Any) -> dict[str, dict[str, Any]]:
+def check_style(chosen: Any) -> dict[str, dict[str, Any]]:
+    """Check which technique takes the style from a picture: none or one, as in `check_techniques`."""
+    checked = check_techniques(chosen, STYLE_TECHNIQUES)
+    if len(checked) > 1:
+        titles = " and ".join(catalogue(STYLE_TECHNIQUES)[name].title for name in checked)
+        raise UserError(f"{titles} both change the same attention; choose one of them.")
+    return checked
+
+
+def check_techniques(chosen: Any, listing: str = TEXT_TECHNIQUES) -> dict[str, dict[str, Any]]:
     """Check a choice of techniques: {name: {option: value}}; options that are left out keep their defaults.
 
     Returns: the choice in display order, numbers as their fields want them.
@@ -60,7 +73,7 @@ def check_techniques(chosen: Any) -> dict[str, dict[str, Any]]:
     """
     if not isinstance(chosen, Mapping):
         raise UserError('Techniques must be named with their options, for example {"s_cfg": {}}; choose them again.')
-    known = catalogue()
+    known = catalogue(listing)
     for name, options in chosen.items():
         if name not in known:
             raise UserError(f"Technique {str(name)[:40]!r} is not known; choose one of {', '.join(known)}.")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pipelines.errors import UserError
+
 if TYPE_CHECKING:
     from pipelines.model import ModelBundle, TextCond
 
@@ -163,6 +165,23 @@ def describe_reading(prompt: str, model: ModelBundle) -> tuple[int, list[str]]:
             f"left out: {_shorten(dropped)!r} ({len(dropped.split())} words)."
         )
     return len(known), notes
+
+
+def read_prompts(model: ModelBundle, prompt: str, negative_prompt: str = "") -> list[str]:
+    """Tell what the model cannot read of both prompts.
+
+    Returns: sentences for the user.
+    Raises:  UserError if the model knows no word of the prompt at all.
+    """
+    num_known, notes = describe_reading(prompt, model)
+    if num_known == 0:
+        raise UserError(
+            f"{model.spec.name} knows no word of this prompt; use plain English words such as "
+            f'"a red boat on the sea", or choose a larger backend.'
+        )
+    if negative_prompt.strip():
+        notes += describe_reading(negative_prompt, model)[1]
+    return notes
 
 
 def _shorten(text: str) -> str:

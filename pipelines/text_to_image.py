@@ -5,7 +5,6 @@ With `compare` the same seed is drawn without and with the chosen techniques. Cl
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Generator, Sequence
 from typing import Protocol
@@ -13,6 +12,7 @@ from typing import Protocol
 import torch
 from PIL import Image
 
+from pipelines.arms import count_on
 from pipelines.denoise import DenoiseSettings, Sketches, denoise, refuse_misfits
 from pipelines.errors import UserError
 from pipelines.images import check_size, decode
@@ -22,7 +22,7 @@ from pipelines.params import validate
 from pipelines.sketches import draw_sketches
 from pipelines.techniques import make_techniques
 from pipelines.techniques.base import Technique
-from pipelines.text_side import describe_reading, encode_prompt
+from pipelines.text_side import encode_prompt, read_prompts
 from pipelines.types import ImageResult, Progress, TextToImageRequest
 
 Pictures = tuple[Image.Image, ...]
@@ -51,7 +51,7 @@ def text_to_image_stream(
         raise UserError('The prompt is empty; say what to draw, for example "a red boat on the sea".')
     model = models.get(request.backend)
     width_px, height_px, notes = check_size(model, request.width_px, request.height_px)
-    notes += _read_prompts(request, model) + _name_idle_settings(request, techniques)
+    notes += read_prompts(model, request.prompt, request.negative_prompt) + _name_idle_settings(request, techniques)
     refuse_misfits(model, request.sampler, techniques)
     start = time.perf_counter()
     with model.lock:
@@ -70,7 +70,7 @@ def text_to_image_stream(
     arms = [("without, ", ()), ("with, ", techniques)] if request.compare and techniques else [("", techniques)]
     for label, used in arms:
         stream = denoise(model, text, settings, used, notes, sketches=sketches)
-        latents = yield from _count_on(stream, label, len(drawn), len(arms))
+        latents = yield from count_on(stream, label, len(drawn), len(arms))
         with model.lock:
             drawn.append(tuple(decode(model, latents)))
     is_compared = len(drawn) > 1
@@ -84,42 +84,6 @@ def text_to_image_stream(
         request=request,
         sketches=draw_sketches(drawn[-1][0], sketches),
     )
-
-
-def _count_on(
-    stream: Generator[Progress, None, torch.Tensor], label: str, arm: int, num_arms: int
-) -> Generator[Progress, None, torch.Tensor]:
-    """Number the steps of one arm within all arms and add the arms to come to the time left."""
-    start = time.perf_counter()
-    while True:
-        try:
-            progress = next(stream)
-        except StopIteration as end:
-            return end.value
-        if progress.step == 0:
-            start = time.perf_counter()
-        step = arm * progress.num_steps + progress.step
-        num_steps = num_arms * progress.num_steps
-        yield dataclasses.replace(
-            progress,
-            step=step,
-            num_steps=num_steps,
-            note=f"{label}{progress.note}",
-            seconds_left=(time.perf_counter() - start) / max(1, progress.step) * (num_steps - step),
-        )
-
-
-def _read_prompts(request: TextToImageRequest, model: ModelBundle) -> list[str]:
-    """Tell what the model cannot read of both prompts; refuse a prompt of which it knows no word at all."""
-    num_known, notes = describe_reading(request.prompt, model)
-    if num_known == 0:
-        raise UserError(
-            f"{model.spec.name} knows no word of this prompt; use plain English words such as "
-            f'"a red boat on the sea", or choose a larger backend.'
-        )
-    if request.negative_prompt.strip():
-        notes += describe_reading(request.negative_prompt, model)[1]
-    return notes
 
 
 def _name_idle_settings(request: TextToImageRequest, techniques: Sequence[Technique]) -> list[str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipelines.backends import DEFAULT_BACKEND
 from pipelines.params import checked, choice, flag, ranged, text
-from pipelines.technique_catalogue import check_techniques
+from pipelines.technique_catalogue import check_style, check_techniques
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pipelines.model import ModelBundle, TextCond
 
 SAMPLERS = ("dpmpp_2m", "ddim", "unipc", "ddim_short")
+EXTENSIONS = ("no", "left", "right", "both")
+WAYS_OF_READING = ("noise", "inversion")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,72 @@ class ImageResult:
 
 
 @dataclass(frozen=True)
+class StyleRequest:
+    """Say what to draw and whose style to take; pictures are given, or drawn from words where there is none.
+
+    Units: width and height follow from the backend; image k of num_images uses seed + k; extend draws on beyond the
+           border of the style picture instead of a new one.
+    """
+
+    prompt: str = text(None, 10_000, label="Prompt", help="What to draw. The style comes from the picture.")
+    reference: Image.Image | None = None
+    reference_prompt: str = text("", 10_000, label="Or draw a style picture", help="Words for a style picture.")
+    second: Image.Image | None = None
+    second_prompt: str = text("", 10_000, label="Or draw the second one", help="Words for a second style picture.")
+    techniques: dict[str, dict[str, Any]] = checked(
+        lambda: {"visual_style": {}},
+        check_style,
+        label="Technique",
+        help="How the style is taken: {name: {option: value}}; empty means words only.",
+    )
+    read_by: str = choice(
+        "noise", WAYS_OF_READING, label="Read by", help="Noise the style picture freshly, or invert it step by step."
+    )
+    extend: str = choice("no", EXTENSIONS, label="Extend", help="Draw on beyond the style picture's own border.")
+    negative_prompt: str = text("", 10_000, label="Negative prompt", help="What the picture should not show.")
+    seed: int = ranged(0, 0, 2**32 - 1, 1, label="Seed", help="The same seed and settings give the same picture.")
+    num_steps: int = ranged(20, 1, 100, 1, label="Steps", help="More steps are slower and a little finer.")
+    guidance_scale: float = ranged(5.5, 0.0, 20.0, 0.1, label="Guidance", help="How hard the prompt pulls.")
+    sampler: str = choice("dpmpp_2m", SAMPLERS, label="Sampler", help="The rule that walks from noise to picture.")
+    num_images: int = ranged(4, 1, 8, 1, label="Pictures", help="How many pictures, each with the next seed.")
+    compare: bool = flag(False, label="Compare", help="Also draw with words only and with StyleAligned, same seeds.")
+    backend: str = text(DEFAULT_BACKEND, 100, label="Backend", help="Which model draws.")
+
+
+@dataclass(frozen=True)
+class StyleArm:
+    """Hold the pictures of one way of drawing; name is a technique's, "" for words only."""
+
+    name: str
+    title: str
+    images: tuple[Image.Image, ...]
+    measures: tuple[Measure, ...]
+
+
+@dataclass(frozen=True)
+class StyleResult:
+    """Hold pictures in a style: one arm as asked, before it words only and StyleAligned when comparing.
+
+    Units: images are those of the last arm, what was asked for; references are the style pictures as the model saw
+           them, each with its inversion error as PSNR in dB; `off` of a measure is words only where that was drawn.
+    """
+
+    arms: tuple[StyleArm, ...]
+    references: tuple[Image.Image, ...]
+    inversions_db: tuple[float, ...]
+    seed_used: int
+    seconds: float
+    notes: tuple[str, ...]
+    request: StyleRequest
+    sketches: tuple[tuple[str, Image.Image], ...] = ()
+
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """Return the pictures that were asked for."""
+        return self.arms[-1].images
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """Tell a technique, when it is opened, what stays the same during the whole run.
 
@@ -104,7 +172,8 @@ class RunInfo:
             picture, instead of an earlier one of that caption; sketch_boxes(boxes) shows a layout;
             sketch_picture(caption, picture, boxes) shows a stage of the first picture with the boxes that it is about;
             watch(noun) asks to measure whether that thing is there, watch_seams(windows) how hard the picture changes
-            across the borders of its windows.
+            across the borders of its windows; sketch_sources(looks, width) shows where the patches of the first
+            picture, in rows of `width`, look in the style pictures: looks (n, patches of all style pictures).
     """
 
     num_steps: int
@@ -121,6 +190,7 @@ class RunInfo:
     sketch_picture: Callable[[str, Image.Image, Sequence[Any]], None] = lambda caption, picture, boxes: None
     watch: Callable[[str], None] = lambda noun: None
     watch_seams: Callable[[Sequence[Any]], None] = lambda windows: None
+    sketch_sources: Callable[[torch.Tensor, int], None] = lambda looks, width: None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.layout import Box
+from pipelines.style_reference import StyleSource
 from pipelines.techniques.acc_diffusion import AccDiffusion
 from pipelines.techniques.attend_and_excite import AttendAndExcite
 from pipelines.techniques.base import Technique
@@ -15,10 +16,13 @@ from pipelines.techniques.initno import InitNo
 from pipelines.techniques.mulan import MuLan
 from pipelines.techniques.multi_diffusion import MultiDiffusion
 from pipelines.techniques.noise_collage import NoiseCollage
+from pipelines.techniques.outpaint import Outpaint
 from pipelines.techniques.rece import Rece
 from pipelines.techniques.regional_attention import RegionalAttention
 from pipelines.techniques.s_cfg import SCfg
 from pipelines.techniques.sing_diffusion import SingDiffusion
+from pipelines.techniques.style_aligned import StyleAligned
+from pipelines.techniques.visual_style import VisualStyle
 
 TECHNIQUES = (
     CfgRescale,
@@ -34,6 +38,9 @@ TECHNIQUES = (
     AccDiffusion,
     Rece,
 )
+# These need a picture, so they are offered by the tab that takes one.
+STYLE_TECHNIQUES = (VisualStyle, StyleAligned)
+PICTURE_TECHNIQUES = (*STYLE_TECHNIQUES, Outpaint)
 
 
 def make_techniques(chosen: Mapping[str, Mapping[str, Any]]) -> tuple[Technique, ...]:
@@ -46,3 +53,9 @@ def make_techniques(chosen: Mapping[str, Mapping[str, Any]]) -> tuple[Technique,
                 options["boxes"] = tuple(Box(**box) for box in options["boxes"])
             records.append(technique(**options))
     return tuple(records)
+
+
+def make_style(chosen: Mapping[str, Mapping[str, Any]], references: tuple[StyleSource, ...]) -> tuple[Technique, ...]:
+    """Make the record of a checked style technique ({name: {option: value}}, none or one) with its style pictures."""
+    made = (style(references=references, **chosen[style.name]) for style in STYLE_TECHNIQUES if style.name in chosen)
+    return tuple(made)
