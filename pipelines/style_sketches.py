@@ -32,8 +32,10 @@ def draw_sources(
     patch_px = picture.size[1] // rows
     colours = [_colour_places(side, index) for index in range(len(references))]
     palette = torch.cat([places.flatten(1).T for places in colours])
-    tint = looks @ palette / looks.sum(1, keepdim=True).clamp_min(1e-9)
-    best = torch.cat([_cut(reference, side, patch_px) for reference in references])[looks.argmax(1)]
+    # Each patch in the colour of the one place it looked at most: the mean of all would be grey.
+    most = looks.argmax(1)
+    tint = palette[most]
+    best = torch.cat([_cut(reference, side, patch_px) for reference in references])[most]
     collage = F.fold(best.T[None], (rows * patch_px, width * patch_px), patch_px, stride=patch_px)
     return (
         *((PLACES_CAPTION, _tint(reference, places)) for reference, places in zip(references, colours)),
@@ -59,5 +61,5 @@ def _colour_places(side: int, index: int) -> torch.Tensor:
 def _tint(picture: Image.Image, colours: torch.Tensor) -> Image.Image:
     """Lay colours (3, h, w) in -1..1 over a grey picture."""
     grey = to_tensor([picture.convert("L").convert("RGB")])
-    smooth = F.interpolate(colours[None].float(), size=picture.size[::-1], mode="bilinear", align_corners=False)
+    smooth = F.interpolate(colours[None].float(), size=picture.size[::-1], mode="nearest")
     return to_images(torch.lerp(grey, smooth, TINT_FRAC))[0]

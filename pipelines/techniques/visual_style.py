@@ -116,13 +116,13 @@ class _StyleHooks(Hooks):
 
         def make(layer: AttentionLayer, previous: Processor) -> Processor:
             width = -(-self.run.width_cells * layer.cells // finest)
-            attend = partial(self.attend, layer.name, width, model.plan.kernel)
+            attend = partial(self.attend, layer=layer.name, width=width, kernel=model.plan.kernel)
             return StyledProcessor(previous, model.plan.kernel, attend, lambda: self.heard is not None)
 
         return patched(model.unet, lambda layer: layer.name in self.layers, make)
 
     def attend(
-        self, layer: str, width: int, kernel: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, layer: str, width: int, kernel: str
     ) -> torch.Tensor:
         """Mix the values of both guidance halves; shapes (b2, heads, n, d), width in patches of this layer's grid."""
         assert self.heard is not None
