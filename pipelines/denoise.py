@@ -197,10 +197,12 @@ class _Loop:
         halves = at["predict"][0].predict(latents, ctx, call) if at["predict"] else call(latents, ctx.text)
         pred = at["combine"][0].combine(*halves, latents, ctx) if at["combine"] else guide(*halves, ctx.guidance_scale)
         x0 = pred_to_x0(pred, latents, ctx.alpha_bar, self.model.spec.prediction)
-        if at["edit_x0"]:
-            for hook in at["edit_x0"]:
-                x0 = hook.edit_x0(x0, ctx)
-            pred = x0_to_pred(x0, latents, ctx.alpha_bar, self.model.spec.prediction)
+        edited = x0
+        for hook in at["edit_x0"]:
+            edited = hook.edit_x0(edited, ctx)
+        # An estimate that was left alone keeps its prediction: the way there and back would round.
+        if edited is not x0:
+            x0, pred = edited, x0_to_pred(edited, latents, ctx.alpha_bar, self.model.spec.prediction)
         latents = self.scheduler.step(pred, ctx.timestep, latents, return_dict=False)[0]
         for _, hook in hooks:
             latents = hook.after_step(latents, ctx)

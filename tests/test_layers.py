@@ -18,6 +18,8 @@ TECHNIQUE_PARTS = (
     *("windows", "dilation", "seeding", "images"),
     # What a technique looks with that judges what it drew.
     *("agreement", "initial_mean"),
+    # A style picture, and attention that also looks at it.
+    *("style_reference", "style_attention"),
 )
 TOP_LEVEL = ("app", "tabs", "pipelines", "training", "benchmarks", "tests")
 MAY_IMPORT = {

@@ -21,8 +21,8 @@ class Outpaint:
     """Keep a known picture inside a larger one.
 
     Units:   place_cells is where the picture's left edge stands, in latent cells; strength 1 keeps it as it is, 0
-             changes nothing, bit for bit.
-    Points:  edit_x0.
+             changes nothing, bit for bit; fade_cells of the picture pass over into new ground on each open side.
+    Points:  edit_x0, after_step (the last one: some samplers end with a little noise).
     Source:  Lugmayr et al. 2022, RePaint, arXiv 2201.09865, without resampling; Wang et al. 2022, DDNM,
              arXiv 2212.00490, section 3.2, which puts the known part into the clean estimate.
     Differs: the known part replaces the clean estimate instead of the noised latents, which suits every sampler here.
@@ -31,13 +31,14 @@ class Outpaint:
     name: ClassVar[str] = "outpaint"
     title: ClassVar[str] = "Extension"
     source: ClassVar[str] = "Lugmayr et al. 2022, RePaint; Wang et al. 2022, DDNM"
-    points: ClassVar[tuple[str, ...]] = ("edit_x0",)
+    points: ClassVar[tuple[str, ...]] = ("edit_x0", "after_step")
     needs_first_order: ClassVar[bool] = False
     needs_whole_batch: ClassVar[bool] = False
     needs_whole_picture: ClassVar[bool] = False
 
     references: tuple[StyleSource, ...] = ()
     place_cells: int = ranged(0, 0, 4096, 1, label="Place", help="Where the picture's left edge stands.")
+    fade_cells: int = ranged(3, 0, 16, 1, label="Fade", help="Cells over which the picture passes into new ground.")
     strength: float = ranged(1.0, 0.0, 1.0, 0.05, label="Hold", help="1 keeps the picture as it is.")
 
     @classmethod
@@ -59,15 +60,34 @@ class _KeepingHooks(Hooks):
         self.technique = technique
 
     def edit_x0(self, x0: torch.Tensor, ctx: StepContext) -> torch.Tensor:
-        """Replace the known part of the clean estimate; what does not fit into the canvas is cut off."""
+        """Replace the known part of the clean estimate."""
+        return self._put_back(x0)
+
+    def after_step(self, latents: torch.Tensor, ctx: StepContext) -> torch.Tensor:
+        """Replace the known part of what the run ends with."""
+        return self._put_back(latents) if ctx.step == ctx.num_steps - 1 else latents
+
+    def _put_back(self, clean: torch.Tensor) -> torch.Tensor:
+        """Put the picture into clean latents (b, c, h, w); what of it does not fit into the canvas is cut off."""
         technique = self.technique
         if not technique.references or technique.strength == 0.0:
-            return x0
-        known = technique.references[0].latents.to(x0)
-        height, width = x0.shape[2:]
+            return clean
+        known = technique.references[0].latents.to(clean)
+        height, width = clean.shape[2:]
         columns = slice(technique.place_cells, min(width, technique.place_cells + known.shape[3]))
         rows = slice(0, min(height, known.shape[2]))
-        part = known[:, :, rows, : columns.stop - columns.start].expand(len(x0), -1, -1, -1)
-        edited = x0.clone()
-        edited[:, :, rows, columns] = torch.lerp(x0[:, :, rows, columns], part, technique.strength)
+        part = known[:, :, rows, : columns.stop - columns.start].expand(len(clean), -1, -1, -1)
+        weight = technique.strength * fade(part.shape[3], columns.start > 0, columns.stop < width, technique.fade_cells)
+        edited = clean.clone()
+        edited[:, :, rows, columns] = torch.lerp(clean[:, :, rows, columns], part, weight.to(clean))
         return edited
+
+
+def fade(width_cells: int, is_open_left: bool, is_open_right: bool, fade_cells: int) -> torch.Tensor:
+    """Weigh a picture's columns: 1 inside, falling evenly over fade_cells towards each open side; (width_cells,)."""
+    columns = torch.arange(width_cells) + 0.5
+    weight = torch.ones(width_cells)
+    for is_open, distance in ((is_open_left, columns), (is_open_right, width_cells - columns)):
+        if is_open and fade_cells:
+            weight = torch.minimum(weight, distance / fade_cells)
+    return weight

@@ -16,19 +16,22 @@ from pipelines.denoise import DenoiseSettings, denoise
 from pipelines.errors import CompositionError
 from pipelines.model import ModelBundle
 from pipelines.params import validate
-from pipelines.techniques import TECHNIQUES
+from pipelines.style_reference import make_source
+from pipelines.techniques import PICTURE_TECHNIQUES, TECHNIQUES
 from pipelines.techniques.base import POINTS, Hooks, Technique, check_compatible
 from pipelines.techniques.cfg_rescale import CfgRescale
 from pipelines.techniques.multi_diffusion import MultiDiffusion
 from pipelines.techniques.s_cfg import SCfg
 from pipelines.text_side import encode_prompt
 from pipelines.types import RunInfo, StepContext
+from tests.pictures import make_ramp
 from tests.runs import describe_run, finish
 
 NUM_STEPS = 2
 TRAINED_PX = 256
 HEIGHT_PX = 64  # low, to be quick; and wider than the trained size, where every technique has something to do
-each_technique = pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda cls: cls.__name__)
+ALL = (*TECHNIQUES, *PICTURE_TECHNIQUES)
+each_technique = pytest.mark.parametrize("technique", ALL, ids=lambda cls: cls.__name__)
 
 
 @pytest.fixture(params=["tiny_sd", "tiny_sd_v", "tiny_sdxl", "storybook"])
@@ -72,6 +75,14 @@ class SoftenHooks(Hooks):
         if ctx.step == self.fail_at:
             raise RuntimeError("the neighbour failed")
         return latents
+
+
+def make(technique: type[Technique], model: ModelBundle) -> Technique:
+    """Make a working record: the defaults, with a picture for those that need one."""
+    if technique not in PICTURE_TECHNIQUES:
+        return technique()
+    source = make_source(model, make_ramp(model.spec.image_px, HEIGHT_PX))
+    return technique(references=(source,))  # type: ignore[call-arg]
 
 
 def start(model: ModelBundle, techniques: Sequence[Technique], *, beside: Sequence[type[Technique]] = ()) -> Any:
@@ -140,7 +151,7 @@ def open_hooks(technique: Technique, model: ModelBundle) -> Hooks:
 
 
 def test_names_are_unique() -> None:
-    assert len({technique.name for technique in TECHNIQUES}) == len(TECHNIQUES)
+    assert len({technique.name for technique in ALL}) == len(ALL)
 
 
 @each_technique
@@ -153,29 +164,29 @@ def test_neutral_equals_the_run_without_it(technique: type[Technique], model: Mo
 @each_technique
 def test_nothing_is_left_behind_after_end_stop_or_error(technique: type[Technique], model: ModelBundle) -> None:
     before = snapshot(model)
-    expected = finish(start(model, [technique()]))
+    expected = finish(start(model, [make(technique, model)]))
     assert snapshot(model) == before
     for stop_after in range(NUM_STEPS + 1):
-        stream = start(model, [technique()])
+        stream = start(model, [make(technique, model)])
         for _ in range(stop_after):
             next(stream)
         stream.close()
         assert snapshot(model) == before, f"closed after {stop_after} steps"
     with pytest.raises(RuntimeError, match="the neighbour failed"):
-        finish(start(model, [technique(), Soften(fail_at=1)]))
+        finish(start(model, [make(technique, model), Soften(fail_at=1)]))
     assert snapshot(model) == before
-    assert torch.equal(expected, finish(start(model, [technique()]))), "an earlier stop changed a later run"
+    assert torch.equal(expected, finish(start(model, [make(technique, model)]))), "an earlier stop changed a later run"
 
 
 @each_technique
 def test_it_changes_the_result_and_stays_finite_in_company(technique: type[Technique], model: ModelBundle) -> None:
-    alone, plain = finish(start(model, [technique()])), finish(start(model, [], beside=[technique]))
+    alone, plain = finish(start(model, [make(technique, model)])), finish(start(model, [], beside=[technique]))
     assert not torch.equal(alone, plain)
     # Each pair once, and on the small models: what two techniques do to each other does not depend on the weights.
-    later = TECHNIQUES[TECHNIQUES.index(technique) + 1 :] if model.spec.image_px < TRAINED_PX else ()
-    partners = [Soften(), *(other() for other in later if fits(technique(), other()))]
+    later = ALL[ALL.index(technique) + 1 :] if model.spec.image_px < TRAINED_PX else ()
+    partners = [Soften(), *(make(other, model) for other in later if fits(technique(), other()))]
     for partner in partners:
-        together = finish(start(model, [technique(), partner]))
+        together = finish(start(model, [make(technique, model), partner]))
         assert together.isfinite().all() and together.std() < 10 * plain.std()
 
 
