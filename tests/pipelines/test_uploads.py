@@ -1,0 +1,83 @@
+"""Uploaded pictures: what is accepted, what is said about it, and one sentence for each bad file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipelines.errors import UserError
+from pipelines.uploads import MAX_MB, read_picture
+from tests.pictures import make_ramp
+
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    """Write a picture: save(picture, "name.png", **options) -> path."""
+
+    def write(picture: Image.Image, name: str = "picture.png", **options: object) -> Path:
+        picture.save(tmp_path / name, **options)  # type: ignore[arg-type]
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
+def test_ordinary_pictures_are_taken_without_a_word(save: Save, name: str) -> None:
+    upload = read_picture(save(make_ramp(64, 48), name))
+    assert upload.picture.mode == "RGB" and upload.picture.size == (64, 48) and upload.notes == ()
+
+
+def test_a_camera_held_sideways_is_turned(save: Save) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    assert read_picture(save(make_ramp(64, 48), "a.jpg", exif=exif)).picture.size == (48, 64)
+
+
+def test_a_transparent_picture_lies_on_white_paper(save: Save) -> None:
+    picture = make_ramp(64)
+    picture.putalpha(Image.new("L", (64, 64), 0))
+    upload = read_picture(save(picture))
+    assert upload.picture.getpixel((5, 5)) == (255, 255, 255) and "white paper" in upload.notes[0]
+    listed = make_ramp(64).quantize(8)
+    upload = read_picture(save(listed, transparency=0))
+    assert upload.picture.mode == "RGB" and "transparent" in upload.notes[0]
+
+
+def test_a_grey_picture_and_an_animated_one_are_named(save: Save) -> None:
+    assert "no colours" in read_picture(save(make_ramp(64).convert("L"))).notes[0]
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue", "green")]
+    path = save(frames[0], "a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    upload = read_picture(path)
+    assert "3 frames" in upload.notes[0] and upload.picture.getpixel((5, 5)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [((20, 200), "20 x 200 px, which is too small"), ((4100, 4100), "at most 16 megapixels"), ((900, 100), "too long")],
+)
+def test_sizes_that_do_not_work_are_one_sentence(save: Save, size: tuple[int, int], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        read_picture(save(Image.new("L", size)))
+
+
+def test_files_that_are_no_pictures_are_one_sentence(save: Save, tmp_path: Path) -> None:
+    text = tmp_path / "notes.png"
+    text.write_text("no picture at all")
+    with pytest.raises(UserError, match="cannot be read as a picture; choose a PNG, JPEG or WebP"):
+        read_picture(text)
+    with pytest.raises(UserError, match="cannot be read as a picture"):
+        read_picture(save(make_ramp(64), "a.bmp"))
+    whole = save(make_ramp(64)).read_bytes()
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="damaged"):
+        read_picture(cut)
+    large = tmp_path / "large.png"
+    large.write_bytes(whole + bytes((MAX_MB + 1) * 2**20))
+    with pytest.raises(UserError, match=f"at most {MAX_MB} MB"):
+        read_picture(large)
