@@ -58,10 +58,11 @@
     if (!button) return;
     if (button.matches(".run, .compare, .example")) limelight.begin();
     if (button.matches(".stop")) limelight.end();
-    if (button.matches('[role="tab"][data-tab-id]')) rememberTab(button);
+    if (button.matches('[role="tab"][data-tab-id]')) limelight.rememberTab(button);
   }, true);
 
-  const rememberTab = (button) => {
+  limelight.rememberTab = (button = document.querySelector('[role="tab"][aria-selected="true"]')) => {
+    if (!button) return;
     const address = new URL(location.href);
     address.searchParams.set("tab", button.dataset.tabId);
     history.replaceState(history.state, "", address);

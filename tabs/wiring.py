@@ -105,11 +105,17 @@ class ModelLoader:
 
 @dataclass(frozen=True)
 class Services:
-    """What the page hands to every tab: the models and the widgets of the header."""
+    """What the page hands to every tab: the models, the widgets of the header, and what one tab sends to another."""
 
     models: ModelLoader
     backend: gr.Dropdown
     badge: gr.HTML
+    sent: gr.State
+
+
+def send(last: Mapping[str, Any], tab: str, path: str) -> dict[str, Any]:
+    """Address a picture to a tab; the count makes the same picture, sent again, a new value of the state."""
+    return {"tab": tab, "path": path, "count": last["count"] + 1}
 
 
 def take(stream: Iterator[Item]) -> tuple[Item, ...]:
