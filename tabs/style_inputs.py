@@ -72,7 +72,7 @@ def list_techniques() -> Mapping[str, Any]:
 def to_request(values: Mapping[str, Any], *, is_compared: bool) -> tuple[StyleRequest, tuple[str, ...]]:
     """Collect the values of the widgets into one checked request, and notes about the uploads; words win."""
     plain = {name: values[name] for name in (*PLAIN, *(f"{name}_prompt" for name in PICTURES), "backend")}
-    pictures: dict[str, Image.Image] = {}
+    pictures: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
     for name in PICTURES:
         if values[name] and not has_words(values[f"{name}_prompt"]):
@@ -128,6 +128,11 @@ def on_uploaded(name: str, *, path: Any) -> Updates:
     return {f"{name}_notes": notes, f"{name}_shelf": gr.Gallery(selected_index=None), f"{name}_prompt": ""}
 
 
+def on_refused(name: str) -> Updates:
+    """Leave the place of a style picture empty after an upload that cannot be used; the sentence about it stays."""
+    return {name: None, f"{name}_shelf": gr.Gallery(selected_index=None)}
+
+
 def on_second_changed(*, second: Any, second_prompt: Any) -> Updates:
     """Show the blend once there is something to blend with."""
     return {"blend_group": gr.Column(visible=bool(second) or has_words(second_prompt))}
@@ -140,13 +145,20 @@ def on_technique_changed(*, technique: Any) -> Updates:
 
 def list_groups() -> list[str]:
     """Name the groups of controls: one outright and one folded per technique that has such options."""
-    outright = [f"{name} outright" for name in dict.fromkeys(row[0] for row in list_options(OUTRIGHT))]
-    return outright + [f"{name} folded" for name in dict.fromkeys(row[0] for row in list_options(()))]
+    return [name for place in (OUTRIGHT, ()) for name in group_options(place)]
+
+
+def group_options(place: tuple[str, ...]) -> dict[str, list[tuple[str, str, Any]]]:
+    """Sort the options of one place into groups of one technique each."""
+    groups: dict[str, list[tuple[str, str, Any]]] = {}
+    for row in list_options(place):
+        groups.setdefault(f"{row[0]} {'outright' if place else 'folded'}", []).append(row)
+    return groups
 
 
 def build_inputs(start: Mapping[str, Any], ready: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Lay out the left side; returns the widgets with values, and the groups to show or hide."""
-    described: dict[str, Any] = specs(StyleRequest)
+    extend: Any = specs(StyleRequest)["extend"]
     made: dict[str, Any] = {}
     groups: dict[str, Any] = {}
     made["prompt"] = gr.Textbox(
@@ -155,43 +167,51 @@ def build_inputs(start: Mapping[str, Any], ready: str) -> tuple[dict[str, Any], 
     made["unknown"] = gr.HTML(elem_classes="unknown-box", apply_default_css=False)
     made |= build_actions()
     made |= build_choice("reference", "Style picture", start.get("style"))
-    with gr.Accordion("Second style", open=False, elem_classes="second-style"):
+    with gr.Accordion("Second style", open=False, elem_classes="second-style") as made["second_fold"]:
         made |= build_choice("second", "Second style picture", None)
         with gr.Column(visible=False, elem_classes="blend") as groups["blend_group"]:
-            make_options(made, list_options(WITH_SECOND))
-    first = next(iter(list_techniques()))
+            made |= make_options(list_options(WITH_SECOND))
     with gr.Group(elem_classes="style-controls"):
-        for name in dict.fromkeys(row[0] for row in list_options(OUTRIGHT)):
-            with gr.Column(visible=name == first, elem_classes="plain-group") as groups[f"{name} outright"]:
-                make_options(made, [row for row in list_options(OUTRIGHT) if row[0] == name])
-        extend = described["extend"]
+        build_groups(made, groups, OUTRIGHT)
         made["extend"] = pass_on(
-            gr.Radio(
-                list(extend.options), value=extend.default, label=extend.label, info=extend.help, elem_classes="extend"
-            )
+            gr.Radio(list(extend.options), value=extend.default, label=extend.label, info=extend.help)
         )
     with gr.Accordion("Settings", open=False, elem_classes="settings"):
-        made["seed"], _ = make_seed_box(described["seed"], value=start["seed"])
-        titles = [(entry.title, name) for name, entry in list_techniques().items()]
-        made["technique"] = pass_on(
-            gr.Dropdown(titles, value=first, label="Technique", info=described["techniques"].help, filterable=False)
-        )
-        for name in dict.fromkeys(row[0] for row in list_options(())):
-            with gr.Column(visible=name == first, elem_classes="plain-group") as groups[f"{name} folded"]:
-                make_options(made, [row for row in list_options(()) if row[0] == name])
-        for name in ("read_by", "num_images", "num_steps", "guidance_scale", "sampler"):
-            made[name] = make_control(described[name])
-        words = described["negative_prompt"]
-        made["negative_prompt"] = gr.Textbox("", label=words.label, info=words.help)
+        build_settings(made, groups, start["seed"])
     with gr.Accordion("Settings from a PNG", open=False, elem_classes="restore"):
         made["dropped"] = gr.File(label="Drop a PNG from this tab", file_types=[".png"], height=120)
     return made, groups
 
 
-def make_options(made: dict[str, Any], rows: list[tuple[str, str, Any]]) -> None:
+def build_settings(made: dict[str, Any], groups: dict[str, Any], seed: int) -> None:
+    """Lay out the folded settings."""
+    described: dict[str, Any] = specs(StyleRequest)
+    made["seed"], _ = make_seed_box(described["seed"], value=seed)
+    titles = [(entry.title, name) for name, entry in list_techniques().items()]
+    made["technique"] = pass_on(
+        gr.Dropdown(titles, value=titles[0][1], label="Technique", info="How the style is taken.", filterable=False)
+    )
+    build_groups(made, groups, ())
+    for name in ("read_by", "num_images", "num_steps", "guidance_scale", "sampler"):
+        made[name] = make_control(described[name])
+    words = described["negative_prompt"]
+    made["negative_prompt"] = gr.Textbox("", label=words.label, info=words.help)
+
+
+def build_groups(made: dict[str, Any], groups: dict[str, Any], place: tuple[str, ...]) -> None:
+    """Build the options of one place, a group for each technique; only the first technique's shows at the start."""
+    first = next(iter(list_techniques()))
+    for name, rows in group_options(place).items():
+        with gr.Column(visible=rows[0][0] == first, elem_classes="plain-group") as groups[name]:
+            made |= make_options(rows)
+
+
+def make_options(rows: list[tuple[str, str, Any]]) -> dict[str, Any]:
     """Build the widgets of some options; a blend starts in the middle, where both pictures show."""
-    for name, option, spec in rows:
-        made[option_key(name, option)] = make_control(spec, value=HALF if option == "blend" else None)
+    return {
+        option_key(name, option): make_control(spec, value=HALF if option == "blend" else None)
+        for name, option, spec in rows
+    }
 
 
 def build_choice(name: str, label: str, style: str | None) -> dict[str, Any]:
@@ -220,8 +240,8 @@ def build_choice(name: str, label: str, style: str | None) -> dict[str, Any]:
             type="filepath",
             format="png",
             image_mode=None,
-            sources=["upload", "clipboard"],
-            height=168,
+            sources=["upload"],
+            height=178,
             elem_classes="style-place",
             scale=2,
             min_width=130,
@@ -229,7 +249,7 @@ def build_choice(name: str, label: str, style: str | None) -> dict[str, Any]:
         )
         # The file as it came: gradio would open it, and its sentence about a broken one says nothing to a visitor.
         made[name].preprocess = find_path
-    made[f"{name}_notes"] = gr.HTML(elem_classes="notes-box status-box", apply_default_css=False)
+    made[f"{name}_notes"] = gr.HTML(elem_classes="choice-notes", apply_default_css=False)
     made[f"{name}_prompt"] = make_control(described[f"{name}_prompt"])
     return made
 
@@ -247,8 +267,11 @@ def connect_inputs(made: Mapping[str, Any], groups: Mapping[str, Any], quick: di
         problem: dict[str, Any] = {"error_output": f"{name}_notes", "describe_error": show_error}
         checked = {key: part for key, part in parts.items() if key != name}
         looked = partial(on_uploaded, name)
-        uploaded = wire(made[name].upload, looked, {"path": made[name]}, checked, **problem, **quick)
-        uploaded.failure(lambda: None, None, made[name], queue=False, api_visibility="private")
+        # Through the queue, because gradio tells a failure only of queued events.
+        queued: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
+        uploaded = wire(made[name].upload, looked, {"path": made[name]}, checked, **problem, **queued)
+        place = {key: made[key] for key in (name, f"{name}_shelf")}
+        wire(uploaded.failure, partial(on_refused, name), {}, place, **quick)
         wire(made[name].clear, looked, {"path": made[name]}, checked, **quick)
     second = {name: made[name] for name in ("second", "second_prompt")}
     shown = {"blend_group": groups["blend_group"]}

@@ -118,6 +118,7 @@ def on_example(row: Mapping[str, Any]) -> Updates:
         **values,
         **show_choice("reference", row.get("style")),
         **show_choice("second", row.get("second_style")),
+        "second_fold": gr.Accordion(open="second_style" in row),
     }
 
 
@@ -162,6 +163,7 @@ def connect(
     """Wire every widget of the tab to its handler."""
     fields_in = list_fields(services, inputs)
     shelves = {f"{name}_{part}": inputs[f"{name}_{part}"] for name in PICTURES for part in ("shelf", "notes")}
+    fold = {"second_fold": inputs["second_fold"]}
     settings = {name: widget for name, widget in fields_in.items() if name != "backend"}
     model: dict[str, Any] = {
         "outputs": {**result, "unknown": inputs["unknown"], "badge": services.badge},
@@ -176,7 +178,7 @@ def connect(
     runs = [wire(inputs["run"].click, generate, fields_in, api_name="style_prompting", **model)]
     runs.append(wire(inputs["compare"].click, partial(on_compare, services), fields_in, **model))
     for button, row in examples:
-        fill = wire(button.click, partial(on_example, row), {}, {**settings, **shelves}, **quick)
+        fill = wire(button.click, partial(on_example, row), {}, {**settings, **shelves, **fold}, **quick)
         runs.append(wire(fill.success, generate, fields_in, **model))
     wire_end(runs, "() => limelight.end()")
     trace = {"trace": result["trace"]}

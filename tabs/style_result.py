@@ -12,6 +12,7 @@ import gradio as gr
 from pipelines import StyleArm, StyleRequest, StyleResult
 from tabs.controls import build_findings, build_lines, show_facts, show_notes, show_status
 from tabs.files import save_png
+from tabs.wiring import Updates
 
 MAX_ARMS = 3
 SOURCES = "Where the style came from"
@@ -45,15 +46,15 @@ def build_result(invitation: str) -> dict[str, Any]:
     return made | build_findings(SOURCES)
 
 
-def show_result(result: StyleResult, upload_notes: Sequence[str] = ()) -> dict[str, Any]:
+def show_result(result: StyleResult, upload_notes: Sequence[str] = ()) -> Updates:
     """Turn a finished run into updates: the rows, facts, sketches, notes, and what the buttons need."""
     request = replace(result.request, seed=result.seed_used, compare=False)
     is_compared = len(result.arms) > 1
-    updates: dict[str, Any] = {}
+    updates: Updates = {}
     for index in range(MAX_ARMS):
         arm = result.arms[index] if index < len(result.arms) else None
         updates |= show_arm(index, arm, save_arm(arm, result) if arm else [], is_compared=is_compared)
-    path = save_arm(result.arms[-1], result)[0]
+    path = save_arm(result.arms[-1], result)[0][0]
     titles = [arm.title for arm in result.arms]
     sentence = f"{', '.join(titles)}: the same seeds in the same places. " if is_compared else ""
     return updates | {
@@ -75,31 +76,27 @@ def show_result(result: StyleResult, upload_notes: Sequence[str] = ()) -> dict[s
     }
 
 
-def show_arm(index: int, arm: StyleArm | None, paths: Sequence[str], *, is_compared: bool) -> dict[str, Any]:
+def show_arm(index: int, arm: StyleArm | None, pictures: Sequence[tuple[str, str]], *, is_compared: bool) -> Updates:
     """Turn one way of drawing into its row; a row that is not needed is hidden."""
     if arm is None:
         return {f"arm_{index}": gr.Column(visible=False), f"images_{index}": []}
     is_wide = arm.images[0].width > arm.images[0].height
-    columns = 1 if len(paths) == 1 or is_wide else 4 if is_compared else 2
+    columns = 1 if len(pictures) == 1 or is_wide else 4 if is_compared else 2
     measures = show_facts((), arm.measures, is_compared=False) if is_compared else ""
     return {
         f"arm_{index}": gr.Column(visible=True),
         f"title_{index}": gr.HTML(f"<h3>{escape(arm.title)}</h3>{measures}", visible=is_compared),
-        f"images_{index}": gr.Gallery(list(zip(paths, name_images(arm, paths))), columns=columns),
+        f"images_{index}": gr.Gallery(list(pictures), columns=columns),
     }
 
 
-def name_images(arm: StyleArm, paths: Sequence[str]) -> list[str]:
-    """Say in words what each picture of a row is."""
-    return [f"{arm.title}, {number} of {len(paths)}" for number in range(1, 1 + len(paths))]
-
-
-def save_arm(arm: StyleArm, result: StyleResult) -> list[str]:
-    """Write the pictures of one row, each with the settings that draw it alone."""
+def save_arm(arm: StyleArm, result: StyleResult) -> list[tuple[str, str]]:
+    """Write the pictures of one row, each with the settings that draw it alone, and say in words what each is."""
     asked = result.request.techniques
     choice = {} if not arm.name else {arm.name: asked.get(arm.name, {})}
     own = replace(result, arms=(arm,), request=replace(result.request, techniques=choice))
-    return [save_png(own, index) for index in range(len(arm.images))]
+    words = f"{result.request.prompt}; {arm.title}, seed "
+    return [(save_png(own, index), f"{words}{result.seed_used + index}") for index in range(len(arm.images))]
 
 
 def name_references(result: StyleResult) -> list[tuple[Any, str]]:
@@ -121,7 +118,7 @@ def list_facts(result: StyleResult) -> list[tuple[str, str]]:
     facts = [("time", f"{result.seconds:.1f} s"), ("seed", str(result.seed_used)), ("size", size)]
     names = ("the style picture", "the second one")
     return facts + [
-        (f"inversion error of {name}", f"{error:.1f} dB") for name, error in zip(names, result.inversions_db)
+        (f"Inversion error of {name}", f"{error:.1f} dB") for name, error in zip(names, result.inversions_db)
     ]
 
 
