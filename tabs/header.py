@@ -102,7 +102,7 @@ def connect(page: gr.Blocks, services: Services, shelf: gr.Tabs, names: Sequence
 
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     opened = wire(services.sent.change, on_sent, {"sent": services.sent}, {"shelf": shelf}, **quick)
-    opened.success(None, js="() => limelight.rememberTab()")
+    opened.success(None, js="() => { limelight.rememberTab(); scrollTo(0, 0); }")
 
     def open_tab(request: gr.Request) -> Any:
         return on_open(names, request)

@@ -193,6 +193,7 @@ def connect(
     copied = wire(result["copy"].click, on_copy, shown, {"python": result["python"]}, **quick)
     copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
     sent = {"sent": services.sent}
-    wire(result["use"].click, on_use_as_style, {"path": result["path"], **sent}, sent, **quick)
-    wire(services.sent.change, on_sent, sent, {**settings, **shelves}, **quick)
+    wire(result["use"].click, on_use_as_style, {"path": result["path"], **sent}, sent, **services.sending)
+    place = {name: inputs[name] for name in ("reference", "reference_prompt", "reference_shelf", "reference_notes")}
+    wire(services.sent.change, on_sent, sent, place, **quick)
     connect_prompt(services, inputs)

@@ -255,5 +255,5 @@ def connect(
     copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
     technique_picker.connect(inputs["picker"], inputs["groups"], inputs["prompt"], inputs["sampler"])
     sending = {"path": result["path"], "sent": services.sent}
-    wire(result["use"].click, on_use_as_style, sending, {"sent": services.sent}, **quick)
+    wire(result["use"].click, on_use_as_style, sending, {"sent": services.sent}, **services.sending)
     connect_prompt(services, inputs)

@@ -21,7 +21,8 @@ from importlib.util import find_spec
 from itertools import islice
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import gradio as gr
 from gradio.utils import get_space
@@ -111,6 +112,8 @@ class Services:
     backend: gr.Dropdown
     badge: gr.HTML
     sent: gr.State
+    # How a tab wires its sending: through the queue, as gradio tells the change of a state only after queued events.
+    sending: ClassVar[Mapping[str, Any]] = MappingProxyType({"concurrency_limit": None, "show_progress": "hidden"})
 
 
 def send(last: Mapping[str, Any], tab: str, path: str) -> dict[str, Any]:
