@@ -84,6 +84,9 @@ def test_a_comparison_as_the_readme_shows_it(windows: Windows, folder: Path) -> 
     assert page.locator(".fact.measure").count() >= 2
 
 
+@pytest.mark.skipif(
+    os.environ.get("LIMELIGHT_SCREENSHOTS") != "1", reason="test_style.py walks the same way with fewer steps"
+)
 @pytest.mark.parametrize(("name", "scheme", "width_px", "button"), STYLE_VIEWS, ids=[view[0] for view in STYLE_VIEWS])
 def test_the_style_tab_as_the_readme_shows_it(
     windows: Windows, folder: Path, name: str, scheme: str, *, width_px: int, button: str
