@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import BackendUnavailable, CompositionError, UserError
 from pipelines.params import Choice, Flag, Range, Text, ranges, specs, validate
-from pipelines.png_settings import read_settings, settings_to_pnginfo, to_python
+from pipelines.png_settings import read_settings, read_style_settings, settings_to_pnginfo, to_python
 from pipelines.quick_start import collect_no_garbage
 from pipelines.technique_catalogue import STYLE_TECHNIQUES, TechniqueEntry, catalogue
 from pipelines.types import (
@@ -68,6 +68,7 @@ __all__ = [
     "ranges",
     "read_picture",
     "read_settings",
+    "read_style_settings",
     "settings_to_pnginfo",
     "specs",
     "style_stream",

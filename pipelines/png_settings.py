@@ -1,7 +1,8 @@
 """Settings inside the PNG: written with every download, read back when a picture is dropped in, and as Python code.
 
-Two text chunks are written: `limelight` (our request as JSON, read back exactly) and `parameters` (the line format
-that other tools read). Reading walks the chunk headers itself and never loads more than MAX_SETTINGS_BYTES of text.
+Two text chunks are written: `limelight` (our request as JSON, read back exactly; style pictures are not part of it)
+and `parameters` (the line format that other tools read). Reading walks the chunk headers itself and never loads more
+than MAX_SETTINGS_BYTES of text.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from PIL import PngImagePlugin
 
@@ -20,7 +21,7 @@ from pipelines.backends import BACKEND_NAMES, find_spec
 from pipelines.errors import UserError
 from pipelines.params import validate
 from pipelines.technique_catalogue import catalogue
-from pipelines.types import ImageResult, TextToImageRequest
+from pipelines.types import ImageResult, StyleRequest, StyleResult, TextToImageRequest
 
 KEY = "limelight"
 OTHER_KEY = "parameters"
@@ -35,14 +36,25 @@ _SCHEDULER_CLASSES = {
     "unipc": "UniPCMultistepScheduler",
     "ddim_short": "DPMSolverMultistepScheduler",
 }
+# Which tab wrote the settings; what names none is the oldest.
+_TABS: dict[type, str] = {TextToImageRequest: "Text to image", StyleRequest: "Style prompting"}
+_PICTURES = ("reference", "second")
+
+Request = TextToImageRequest | StyleRequest
+_Asked = TypeVar("_Asked", TextToImageRequest, StyleRequest)
 
 
-def _single_request(result: ImageResult, index: int) -> TextToImageRequest:
+def _single_request(result: ImageResult | StyleResult, index: int) -> Request:
     """Make the request that draws picture `index` of a result on its own."""
     return dataclasses.replace(result.request, seed=result.seed_used + index, num_images=1, compare=False)
 
 
-def settings_to_pnginfo(result: ImageResult, index: int = 0) -> PngImagePlugin.PngInfo:
+def _list_fields(request_cls: type[Request]) -> list[str]:
+    """List the fields of a request that are plain values."""
+    return [field.name for field in dataclasses.fields(request_cls) if field.name not in _PICTURES]
+
+
+def settings_to_pnginfo(result: ImageResult | StyleResult, index: int = 0) -> PngImagePlugin.PngInfo:
     """Write the settings of picture `index` as PNG text chunks, to be passed to `image.save(pnginfo=...)`.
 
     Returns: chunks `limelight` (JSON) and `parameters` (one readable block).
@@ -52,13 +64,14 @@ def settings_to_pnginfo(result: ImageResult, index: int = 0) -> PngImagePlugin.P
         raise ValueError(f"picture {index} of {len(result.images)} does not exist")
     request = _single_request(result, index)
     info = PngImagePlugin.PngInfo()
-    document = {"version": FORMAT_VERSION, "request": dataclasses.asdict(request)}
+    fields = {name: getattr(request, name) for name in _list_fields(type(request))}
+    document = {"version": FORMAT_VERSION, "tab": _TABS[type(request)], "request": fields}
     info.add_text(KEY, json.dumps(document, ensure_ascii=True))
     info.add_text(OTHER_KEY, _to_parameters(request, result.images[index].size))
     return info
 
 
-def _to_parameters(request: TextToImageRequest, size_px: tuple[int, int]) -> str:
+def _to_parameters(request: Request, size_px: tuple[int, int]) -> str:
     """Write the settings in the line format that other tools read."""
     lines = [request.prompt]
     if request.negative_prompt:
@@ -82,14 +95,27 @@ def read_settings(path: str | Path) -> TextToImageRequest:
     """Read the request back from a PNG that was saved with settings.
 
     Returns: a validated request; from `limelight` if present, else from a `parameters` text.
-    Raises:  UserError if the file is no PNG, holds no settings, or holds damaged, oversized or forged ones.
+    Raises:  UserError if the file is no PNG, holds no settings, those of another tab, or damaged, oversized or forged
+             ones.
     """
     texts = _read_texts(Path(path))
     if KEY in texts:
-        return _from_json(texts[KEY])
+        return _from_json(texts[KEY], TextToImageRequest)
     if OTHER_KEY in texts:
         return _from_parameters(texts[OTHER_KEY])
     raise UserError("This picture holds no settings; choose a PNG that was downloaded from Limelight.")
+
+
+def read_style_settings(path: str | Path) -> StyleRequest:
+    """Read the request of the style tab back from its PNG, without the style pictures, which are not in it.
+
+    Returns: a validated request.
+    Raises:  UserError as `read_settings`.
+    """
+    texts = _read_texts(Path(path))
+    if KEY not in texts:
+        raise UserError("This picture holds no style settings; choose a PNG from the tab Style prompting.")
+    return _from_json(texts[KEY], StyleRequest)
 
 
 def _read_texts(path: Path) -> dict[str, str]:
@@ -136,8 +162,8 @@ def _read_text_chunk(file: BinaryIO, length: int, kind: bytes) -> tuple[str, str
     return name, parts[2].decode("utf-8", errors="replace") if len(parts) == 3 else ""
 
 
-def _from_json(source: str) -> TextToImageRequest:
-    """Parse our own JSON key into a validated request."""
+def _from_json(source: str, asked: type[_Asked]) -> _Asked:
+    """Parse our own JSON key into a validated request of the tab that asks."""
     forged = "The settings inside this PNG were not written by Limelight; set them by hand."
     try:
         document = json.loads(source)
@@ -147,15 +173,19 @@ def _from_json(source: str) -> TextToImageRequest:
     fields = document.get("request") if isinstance(document, dict) else None
     if not isinstance(fields, dict) or document.get("version") != FORMAT_VERSION:
         raise UserError(forged)
-    return _to_request(fields, forged)
-
-
-def _to_request(fields: dict[str, Any], forged: str) -> TextToImageRequest:
-    """Build and validate a request from named values; unknown or missing names are refused."""
-    known = {field.name for field in dataclasses.fields(TextToImageRequest)}
-    if not set(fields) <= known or "prompt" not in fields:
+    tab = document.get("tab", _TABS[TextToImageRequest])
+    if tab not in _TABS.values():
         raise UserError(forged)
-    return validate(TextToImageRequest(**fields))
+    if tab != _TABS[asked]:
+        raise UserError(f"This picture was drawn in the tab {tab}; drop it into the settings there.")
+    return _to_request(fields, forged, asked)
+
+
+def _to_request(fields: dict[str, Any], forged: str, asked: type[_Asked]) -> _Asked:
+    """Build and validate a request from named values; unknown or missing names are refused."""
+    if not set(fields) <= set(_list_fields(asked)) or "prompt" not in fields:
+        raise UserError(forged)
+    return validate(asked(**fields))
 
 
 def _from_parameters(source: str) -> TextToImageRequest:
@@ -178,7 +208,8 @@ def _from_parameters(source: str) -> TextToImageRequest:
         fields["techniques"] = {name: {} for name in names.split(" + ")}
     if found.get("Model", "").strip() in BACKEND_NAMES:
         fields["backend"] = found["Model"].strip()
-    return _to_request(fields, "The settings inside this PNG are in an unknown form; set them by hand.")
+    unknown = "The settings inside this PNG are in an unknown form; set them by hand."
+    return _to_request(fields, unknown, TextToImageRequest)
 
 
 def _to_number(key: str, value: str) -> float | int:
@@ -189,14 +220,16 @@ def _to_number(key: str, value: str) -> float | int:
         raise UserError(f"{key} {value.strip()!r} inside this PNG is not a number; set it by hand.") from error
 
 
-def to_python(request: TextToImageRequest) -> str:
+def to_python(request: Request) -> str:
     """Write a request as code that draws the same picture ("copy as Python").
 
     Returns: a runnable script that saves one PNG per picture in the current folder: with plain diffusers where it can
-             do the same, else with Limelight's own pipelines.
+             do the same, else with Limelight's own pipelines; style pictures are named as files to be put beside it.
     """
+    if isinstance(request, StyleRequest):
+        return _to_own_python(request, "style_stream")
     if set(request.techniques) - {"cfg_rescale"}:
-        return _to_own_python(request)
+        return _to_own_python(request, "text_to_image_stream")
     options = request.techniques.get("cfg_rescale")
     rescale = 0.0 if options is None else options.get("strength", catalogue()["cfg_rescale"].specs["strength"].default)
     spec = find_spec(request.backend)
@@ -229,15 +262,20 @@ def _sizes(request: TextToImageRequest) -> list[tuple[str, int]]:
     return [(side, value) for side, value in (("width", request.width_px), ("height", request.height_px)) if value]
 
 
-def _to_own_python(request: TextToImageRequest) -> str:
+def _to_own_python(request: Request, stream: str) -> str:
     """Write a request with techniques that plain diffusers does not have; run it in Limelight's folder."""
+    record = type(request).__name__
     defaults = {field.name: field.default for field in dataclasses.fields(request)}
-    values = {name: value for name, value in vars(request).items() if value != defaults[name] or name == "prompt"}
-    lines = "".join(f"    {name}={value!r},\n" for name, value in values.items())
+    values = {name: getattr(request, name) for name in _list_fields(type(request))}
+    lines = [f"{name}={value!r}," for name, value in values.items() if value != defaults[name] or name == "prompt"]
+    pictures = [name for name in _PICTURES if getattr(request, name, None) is not None]
+    lines += [f'{name}=Image.open("{name}.png"),  # a style picture of yours' for name in pictures]
+    opener = "from PIL import Image\n\n" if pictures else ""
+    arguments = "".join(f"    {line}\n" for line in lines)
     return (
-        f"from pipelines import ModelStore, TextToImageRequest, text_to_image_stream\n\n"
-        f"request = TextToImageRequest(\n{lines})\n"
-        f"*steps, result = text_to_image_stream(request, ModelStore())\n"
+        f"{opener}from pipelines import ModelStore, {record}, {stream}\n\n"
+        f"request = {record}(\n{arguments})\n"
+        f"*steps, result = {stream}(request, ModelStore())\n"
         f"for index, image in enumerate(result.images):\n"
         f'    image.save(f"limelight_{{result.seed_used + index}}.png")\n'
     )

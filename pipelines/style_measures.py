@@ -26,11 +26,12 @@ def measure_style(
     Returns: only what this model can measure: without a parser of its world, colours alone.
     """
     reference = references[0]
+    goal = "from the first style picture" if len(references) > 1 else "from the style picture"
     colour = float(np.mean([compare_colours(reference, image) for image in images]))
-    found = [("colour_distance", "Colours away from the style picture", colour)]
+    found = [("colour_distance", f"Colours away {goal}", colour)]
     if judge := model.judge:
         texture = float(np.mean(compare_textures(judge.parser, reference, images)))
-        found.append(("texture_distance", "Texture away from the style picture", texture))
+        found.append(("texture_distance", f"Texture away {goal}", texture))
         agreement = judge.score(prompt, images)
         if agreement is not None:
             found.append(("prompt_agreement", "Named things found", agreement))

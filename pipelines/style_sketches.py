@@ -11,7 +11,7 @@ from PIL import Image
 from pipelines.images import to_images, to_tensor
 
 TINT_FRAC = 0.55
-PLACES_CAPTION = "The style picture: each place has a colour"
+PLACES_CAPTIONS = ("The style picture: each place has a colour", "The second style picture, in darker colours")
 LOOKS_CAPTION = "Where each patch looked, in these colours"
 COLLAGE_CAPTION = "Drawn with the patches it looked at most"
 
@@ -38,7 +38,7 @@ def draw_sources(
     best = torch.cat([_cut(reference, side, patch_px) for reference in references])[most]
     collage = F.fold(best.T[None], (rows * patch_px, width * patch_px), patch_px, stride=patch_px)
     return (
-        *((PLACES_CAPTION, _tint(reference, places)) for reference, places in zip(references, colours)),
+        *((words, _tint(*pair)) for words, pair in zip(PLACES_CAPTIONS, zip(references, colours))),
         (LOOKS_CAPTION, _tint(picture, tint.T.unflatten(1, (rows, width)))),
         (COLLAGE_CAPTION, to_images(collage)[0].resize(picture.size)),
     )

@@ -33,8 +33,10 @@ def read_picture(path: str | Path) -> Upload:
     """Open an uploaded picture.
 
     Returns: the first frame, upright, on white paper where it was transparent.
-    Raises:  UserError with one sentence if the file is too large, too small, too long, broken, or no such picture.
+    Raises:  UserError with one sentence if the file is gone, too large, too small, too long, broken, or no picture.
     """
+    if not Path(path).is_file():
+        raise UserError("This picture is no longer here, because it was uploaded long ago; choose it again.")
     size_mb = Path(path).stat().st_size / 2**20
     if size_mb > MAX_MB:
         raise UserError(f"This file has {size_mb:.0f} MB; choose a picture of at most {MAX_MB} MB.")

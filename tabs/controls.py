@@ -131,6 +131,15 @@ def show_badge(facts: Iterable[str], *, kind: str = "ready") -> str:
     return f'<ul class="badge {kind}" aria-label="The loaded model">{pills}</ul>'
 
 
+def build_lines(invitation: str) -> dict[str, Any]:
+    """Lay out the line under the picture."""
+    return {
+        "status": gr.HTML(show_status(invitation), elem_classes="status-box", apply_default_css=False),
+        # Stop speaks here: late words of the ended run may still reach the line above, and must not overwrite these.
+        "stopped": gr.HTML(elem_classes="status-box stopped-box", apply_default_css=False),
+    }
+
+
 def build_result(invitation: str) -> dict[str, Any]:
     """Lay out the right side: the picture on its stage, one line about it, facts, and what to do with it."""
     made: dict[str, Any] = {}
@@ -143,12 +152,16 @@ def build_result(invitation: str) -> dict[str, Any]:
         made["pair"] = gr.ImageSlider(
             format="png", elem_classes="pair", visible=False, container=False, max_height=4096, **shown
         )
-        made["status"] = gr.HTML(show_status(invitation), elem_classes="status-box", apply_default_css=False)
-        # Stop speaks here: late words of the ended run may still reach the line above, and must not overwrite these.
-        made["stopped"] = gr.HTML(elem_classes="status-box stopped-box", apply_default_css=False)
+        made |= build_lines(invitation)
+    return made | build_findings("What the techniques looked at")
+
+
+def build_findings(sketches: str) -> dict[str, Any]:
+    """Lay out what stands below every stage: facts, explaining pictures, notes, and what to do with the picture."""
+    made: dict[str, Any] = {}
     made["facts"] = gr.HTML(elem_classes="facts-box", apply_default_css=False)
     made["sketches"] = gr.Gallery(
-        label="What the techniques looked at",
+        label=sketches,
         visible=False,
         columns=3,
         height="auto",
@@ -162,19 +175,24 @@ def build_result(invitation: str) -> dict[str, Any]:
         made["download"] = gr.DownloadButton("Download PNG", interactive=False, size="sm", min_width=110)
         made["reuse"] = gr.Button("Reuse seed", interactive=False, size="sm", min_width=100)
         made["copy"] = gr.Button("Copy as Python", interactive=False, size="sm", min_width=120)
+        made["use"] = gr.Button("Use as style", interactive=False, size="sm", min_width=110)
     made["python"] = gr.Code(language="python", label="The same picture in plain diffusers", visible=False)
     made["shown"] = gr.State(None)
+    made["path"] = gr.State("")
     made["trace"] = gr.State(None)
     return made
 
 
-def show_step(progress: Progress, prompt: str) -> dict[str, Any]:
-    """Turn one finished step into updates: the line under the picture, and the preview if there is one."""
+def show_step(progress: Progress, prompt: str, *, hides: str) -> dict[str, Any]:
+    """Turn one finished step into updates: the line under the picture, and the preview if there is one.
+
+    `hides` names the widget that shows a finished result in the preview's place.
+    """
     updates: dict[str, Any] = {"status": show_progress(progress)}
     if progress.preview is not None:
         alt_text = f"Unfinished picture, step {progress.step} of {progress.num_steps}: {prompt}"
         updates["picture"] = gr.Image(progress.preview, alt_text=alt_text, visible=True)
-        updates["pair"] = gr.ImageSlider(visible=False)
+        updates[hides] = gr.update(visible=False)
     return updates
 
 
@@ -206,5 +224,7 @@ def show_result(result: ImageResult) -> dict[str, Any]:
         "download": gr.DownloadButton(value=path, interactive=True),
         "reuse": gr.Button(interactive=True),
         "copy": gr.Button(interactive=True),
+        "use": gr.Button(interactive=True),
         "shown": request,
+        "path": path,
     }

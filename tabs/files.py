@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 
-from pipelines import ImageResult, settings_to_pnginfo
+from pipelines import ImageResult, StyleResult, settings_to_pnginfo
 
 FOLDER_VARIABLE = "GRADIO_TEMP_DIR"
 SWEEP_S = (600, 3600)  # how often temporary pictures are looked at, and how old one may become
@@ -40,8 +40,9 @@ def own_folder() -> Iterator[Path]:
                 os.environ[FOLDER_VARIABLE] = before
 
 
-def save_png(result: ImageResult) -> str:
-    """Write the first picture with its settings inside, where gradio serves it and deletes it after its time."""
+def save_png(result: ImageResult | StyleResult, index: int = 0) -> str:
+    """Write one picture with its settings inside, where gradio serves it and deletes it after its time."""
     data = io.BytesIO()
-    result.images[0].save(data, "PNG", pnginfo=settings_to_pnginfo(result, 0))
-    return str(save_bytes_to_cache(data.getvalue(), f"limelight-{result.seed_used}.png", get_upload_folder()))
+    result.images[index].save(data, "PNG", pnginfo=settings_to_pnginfo(result, index))
+    name = f"limelight-{result.seed_used + index}.png"
+    return str(save_bytes_to_cache(data.getvalue(), name, get_upload_folder()))

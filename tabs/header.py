@@ -5,7 +5,7 @@ The page appears before the model: the badge says that it loads, and a stream re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from html import escape
 from typing import Any
@@ -70,7 +70,7 @@ def build(models: ModelLoader, backends: Sequence[tuple[str, str]], default: str
                 )
                 gr.HTML(THEME_SWITCH, elem_classes="theme-box", apply_default_css=False)
             shown = gr.HTML(loading, elem_classes="badge-box", apply_default_css=False)
-    return Services(models=models, backend=backend, badge=shown)
+    return Services(models=models, backend=backend, badge=shown, sent=gr.State({"tab": "", "path": "", "count": 0}))
 
 
 def on_open(names: Sequence[str], request: gr.Request) -> Any:
@@ -80,6 +80,11 @@ def on_open(names: Sequence[str], request: gr.Request) -> Any:
         return gr.Tabs(selected=wanted or names[0])
     gr.Warning(f"There is no tab {escape(wanted[:40])!r}; there are: {', '.join(names)}.")
     return gr.Tabs(selected=names[0])
+
+
+def on_sent(*, sent: Mapping[str, Any]) -> Updates:
+    """Open the tab that a picture was sent to."""
+    return {"shelf": gr.Tabs(selected=sent["tab"])}
 
 
 def connect(page: gr.Blocks, services: Services, shelf: gr.Tabs, names: Sequence[str]) -> None:
@@ -94,6 +99,10 @@ def connect(page: gr.Blocks, services: Services, shelf: gr.Tabs, names: Sequence
         show_progress="hidden",
         concurrency_limit=None,
     )
+
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+    opened = wire(services.sent.change, on_sent, {"sent": services.sent}, {"shelf": shelf}, **quick)
+    opened.success(None, js="() => { limelight.rememberTab(); scrollTo(0, 0); }")
 
     def open_tab(request: gr.Request) -> Any:
         return on_open(names, request)

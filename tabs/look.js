@@ -58,10 +58,11 @@
     if (!button) return;
     if (button.matches(".run, .compare, .example")) limelight.begin();
     if (button.matches(".stop")) limelight.end();
-    if (button.matches('[role="tab"][data-tab-id]')) rememberTab(button);
+    if (button.matches('[role="tab"][data-tab-id]')) limelight.rememberTab(button);
   }, true);
 
-  const rememberTab = (button) => {
+  limelight.rememberTab = (button = document.querySelector('[role="tab"][aria-selected="true"]')) => {
+    if (!button) return;
     const address = new URL(location.href);
     address.searchParams.set("tab", button.dataset.tabId);
     history.replaceState(history.state, "", address);
@@ -96,10 +97,14 @@
 
   /* Gradio draws the page after this script ran; names for screen readers go on as soon as parts appear. */
   const dress = () => {
-    for (const box of document.querySelectorAll(".status-box:not([aria-live]), .stopped-box:not([aria-live]), .unknown-box:not([aria-live])")) {
+    for (const box of document.querySelectorAll(".status-box:not([aria-live]), .stopped-box:not([aria-live]), .unknown-box:not([aria-live]), .choice-notes:not([aria-live])")) {
       box.setAttribute("aria-live", "polite");
     }
     for (const button of document.querySelectorAll("button.dice:not([title])")) button.title = "New seed";
+    /* gradio calls every small picture "Thumbnail 3 of 8"; its own words say what is on it. */
+    for (const image of document.querySelectorAll("button.thumbnail-item > img[alt]:not([alt=''])")) {
+      if (image.parentElement.title !== image.alt) Object.assign(image.parentElement, { title: image.alt, ariaLabel: image.alt });
+    }
     document.querySelectorAll(".block.pair").forEach(dressPair);
   };
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 import gradio as gr
 
 from pipelines import (
-    Progress,
     TextToImageRequest,
     UserError,
     read_settings,
@@ -33,15 +31,13 @@ from tabs.controls import (
     make_control,
     make_seed_box,
     pass_on,
-    show_badge,
     show_error,
     show_result,
     show_status,
-    show_step,
-    show_unknown_words,
     to_seed,
 )
-from tabs.wiring import Services, Updates, pace, wait_for, wire, wire_end, wire_stop
+from tabs.running import build_actions, connect_prompt, on_stop, watch
+from tabs.wiring import Services, Updates, send, wire, wire_end, wire_stop
 
 NAME = "text-to-image"
 TITLE = "Text to image"
@@ -50,6 +46,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "text_t
 EXPLANATION = Path(__file__).with_suffix(".md")
 OWN_SIZE = "the model's own"
 SIZES = ("512 x 512", "768 x 256", "256 x 768", "1024 x 1024", "2048 x 512")
+STYLE_TAB = "style"
 READY = "Press Run, or Ctrl + Enter in the prompt."
 
 
@@ -106,22 +103,13 @@ def on_generate(
         layout=layout,
         options=options,
     )
-    yield {"status": show_status("Starting", done=0, kind="running"), "trace": (0, request.num_steps)}
-    pending = services.models.start(request.backend)
-    for waited_s in wait_for(pending):
-        yield {"status": show_status(f"Loading {request.backend}, {waited_s:.0f} s", done=0, kind="running")}
-    model = pending.result()
-    yield {"unknown": name_unknown_words(request.prompt, request.backend, model)}
 
-    from pipelines import badge, text_to_image_stream
+    def open_stream() -> Any:
+        from pipelines import text_to_image_stream
 
-    with closing(services.models.run(text_to_image_stream(request, services.models))) as stream:
-        for item in pace(stream):
-            if isinstance(item, Progress):
-                yield {**show_step(item, request.prompt), "trace": (item.step, item.num_steps)}
-            else:
-                facts = show_badge(badge(model).split(" \u00b7 "))
-                yield {**show_result(item), "trace": None, "badge": facts}
+        return text_to_image_stream(request, services.models)
+
+    yield from watch(services, request, open_stream, show_result, hides="pair")
 
 
 def on_compare(services: Services, **values: Any) -> Iterator[Updates]:
@@ -131,27 +119,9 @@ def on_compare(services: Services, **values: Any) -> Iterator[Updates]:
     yield from on_generate(services, **{**values, "picked": picked, "compare": True})
 
 
-def name_unknown_words(prompt: str, backend: str, model: Any) -> str:
-    """Say which words of the prompt the model never learned."""
-    from pipelines import unknown_words
-
-    return show_unknown_words(backend, unknown_words(prompt, model))
-
-
-def on_prompt_changed(services: Services, *, prompt: str, backend: str) -> Updates:
-    """Name unknown words while the visitor types; silent until the model is loaded."""
-    if not services.models.is_ready(backend):
-        return {"unknown": ""}
-    return {"unknown": name_unknown_words(prompt, backend, services.models.get(backend))}
-
-
-def on_stop(*, trace: tuple[int, int] | None) -> Updates:
-    """Say what a stopped run leaves behind; without a run there is nothing to say."""
-    if trace is None:
-        return {}
-    step, num_steps = trace
-    kept = "the unfinished picture stays here" if step else "nothing was drawn yet"
-    return {"stopped": show_status(f"Stopped at step {step} of {num_steps}; {kept}.", kind="stopped"), "trace": None}
+def on_use_as_style(*, path: str, sent: Mapping[str, Any]) -> Updates:
+    """Send the shown picture to the tab that takes a style from it."""
+    return {"sent": send(sent, STYLE_TAB, path)}
 
 
 def on_restore(*, dropped: str | None) -> Updates:
@@ -229,10 +199,7 @@ def build_inputs(start: Mapping[str, Any]) -> dict[str, Any]:
         start["prompt"], label="Prompt", lines=3, max_lines=8, elem_classes="prompt", info=READY, autofocus=True
     )
     made["unknown"] = gr.HTML(elem_classes="unknown-box", apply_default_css=False)
-    with gr.Row(elem_classes="actions"):
-        made["run"] = gr.Button("Run", variant="primary", elem_classes="run", min_width=80)
-        made["compare"] = gr.Button("Compare", elem_classes="compare", min_width=100)
-        made["stop"] = gr.Button("Stop", variant="stop", elem_classes="stop", min_width=70)
+    made |= build_actions()
     picker, made["groups"] = technique_picker.build()
     made["picker"] = picker
     with gr.Accordion("Settings", open=False, elem_classes="settings"):
@@ -287,7 +254,6 @@ def connect(
     copied = wire(result["copy"].click, on_copy, shown, {"python": result["python"]}, **quick)
     copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
     technique_picker.connect(inputs["picker"], inputs["groups"], inputs["prompt"], inputs["sampler"])
-    words = {"prompt": inputs["prompt"], "backend": services.backend}
-    typed = [inputs["prompt"].change, services.backend.change]
-    notice = {"unknown": inputs["unknown"]}
-    wire(typed, partial(on_prompt_changed, services), words, notice, trigger_mode="always_last", **quick)
+    sending = {"path": result["path"], "sent": services.sent}
+    wire(result["use"].click, on_use_as_style, sending, {"sent": services.sent}, **services.sending)
+    connect_prompt(services, inputs)

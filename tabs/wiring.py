@@ -21,7 +21,8 @@ from importlib.util import find_spec
 from itertools import islice
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import gradio as gr
 from gradio.utils import get_space
@@ -105,11 +106,19 @@ class ModelLoader:
 
 @dataclass(frozen=True)
 class Services:
-    """What the page hands to every tab: the models and the widgets of the header."""
+    """What the page hands to every tab: the models, the widgets of the header, and what one tab sends to another."""
 
     models: ModelLoader
     backend: gr.Dropdown
     badge: gr.HTML
+    sent: gr.State
+    # How a tab wires its sending: through the queue, as gradio tells the change of a state only after queued events.
+    sending: ClassVar[Mapping[str, Any]] = MappingProxyType({"concurrency_limit": None, "show_progress": "hidden"})
+
+
+def send(last: Mapping[str, Any], tab: str, path: str) -> dict[str, Any]:
+    """Address a picture to a tab; the count makes the same picture, sent again, a new value of the state."""
+    return {"tab": tab, "path": path, "count": last["count"] + 1}
 
 
 def take(stream: Iterator[Item]) -> tuple[Item, ...]:

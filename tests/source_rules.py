@@ -16,7 +16,10 @@ BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast
 PICKLES = ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
 CONTAINERS = (ast.Tuple, ast.List, ast.Dict, ast.Set)
 # What tabs share; every other file of tabs/ is a tab or the page's frame.
-TAB_PARTS = ("wiring", "controls", "files", "technique_picker", "layout_canvas")
+TAB_PARTS = (
+    *("wiring", "controls", "files", "running", "technique_picker", "layout_canvas"),
+    *("style_inputs", "style_result"),
+)
 
 
 @dataclass(frozen=True)

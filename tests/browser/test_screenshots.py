@@ -26,6 +26,11 @@ VIEWS = (
     ("page-dark-390", "dark", 390, 844, ""),
     ("stage-dark-1920", "dark", 1920, 1080, "?stage=1"),
 )
+STYLE_VIEWS = (
+    ("style-light-1280", "light", 1280, "Compare"),
+    ("style-dark-1280", "dark", 1280, "Run"),
+    ("style-light-390", "light", 390, "Run"),
+)
 
 
 @pytest.fixture
@@ -39,11 +44,13 @@ def folder(tmp_path: Path) -> Path:
 
 def draw(page: Page, button: str) -> None:
     """Run with the given button and wait until every picture on the page is decoded."""
-    page.evaluate("document.querySelector('.status').classList.add('old')")
+    page.evaluate("document.querySelectorAll('.status').forEach(line => line.classList.add('old'))")
     page.get_by_role("button", name=button, exact=True).click()
     page.wait_for_selector(".status.done:not(.old)")
+    # Pictures below the window are loaded when they come near.
     page.wait_for_function(
-        "[...document.querySelectorAll('.stage-box img')].every(image => image.complete && image.naturalWidth)"
+        "[...document.querySelectorAll('.stage-box img, .sketches img')].filter(image => image.offsetParent)"
+        ".every(image => { image.loading = 'eager'; return image.complete && image.naturalWidth; })"
     )
     page.wait_for_function("!document.documentElement.classList.contains('running')")
     page.evaluate("document.activeElement.blur()")
@@ -75,3 +82,17 @@ def test_a_comparison_as_the_readme_shows_it(windows: Windows, folder: Path) -> 
     draw(page, "Compare")
     page.screenshot(path=folder / "compare-light-1280.png", full_page=True, animations="disabled")
     assert page.locator(".fact.measure").count() >= 2
+
+
+@pytest.mark.skipif(
+    os.environ.get("LIMELIGHT_SCREENSHOTS") != "1", reason="test_style.py walks the same way with fewer steps"
+)
+@pytest.mark.parametrize(("name", "scheme", "width_px", "button"), STYLE_VIEWS, ids=[view[0] for view in STYLE_VIEWS])
+def test_the_style_tab_as_the_readme_shows_it(
+    windows: Windows, folder: Path, name: str, scheme: str, *, width_px: int, button: str
+) -> None:
+    page = windows.open("?tab=style", width_px=width_px, height_px=860, scheme=scheme)
+    page.wait_for_selector(".style-shelf button.selected")
+    draw(page, button)
+    page.screenshot(path=folder / f"{name}.png", full_page=True, animations="disabled")
+    assert page.locator(".style-arm:visible").count() == (3 if button == "Compare" else 1)

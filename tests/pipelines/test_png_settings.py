@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from pipelines import ImageResult, TextToImageRequest, UserError, read_settings, settings_to_pnginfo, to_python
+from pipelines import (
+    ImageResult,
+    StyleArm,
+    StyleRequest,
+    StyleResult,
+    TextToImageRequest,
+    UserError,
+    read_settings,
+    read_style_settings,
+    settings_to_pnginfo,
+    to_python,
+)
 
 REQUEST = TextToImageRequest(
     'a "red" boat, 红色, line one\nline two',
@@ -23,6 +34,23 @@ REQUEST = TextToImageRequest(
     sampler="ddim",
     num_images=2,
 )
+
+STYLE = StyleRequest(
+    "a cat",
+    reference=Image.new("RGB", (8, 8), "teal"),
+    second_prompt="a blue star, neon",
+    techniques={"visual_style": {"depth": 2, "blend": 0.3}},
+    extend="left",
+    seed=9,
+    num_images=2,
+    compare=True,
+)
+
+
+def make_style_result() -> StyleResult:
+    images = tuple(Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    arm = StyleArm("visual_style", "Visual Style Prompting", images, ())
+    return StyleResult((arm,), (images[0],), (30.0,), STYLE.seed, 1.0, (), STYLE)
 
 
 def make_result(request: TextToImageRequest = REQUEST) -> ImageResult:
@@ -78,6 +106,47 @@ def test_a_block_of_another_tool_is_read_as_far_as_it_goes(tmp_path: Path) -> No
 def test_the_rescale_of_another_tool_is_our_technique(tmp_path: Path) -> None:
     path = save(tmp_path / "other.png", parameters="a castle\nSteps: 30, Seed: 42, CFG rescale: 0.5")
     assert read_settings(path).techniques == {"cfg_rescale": {"strength": 0.5}}
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_style_request_comes_back_without_its_picture(tmp_path: Path, index: int) -> None:
+    path = tmp_path / "picture.png"
+    result = make_style_result()
+    result.images[index].save(path, pnginfo=settings_to_pnginfo(result, index))
+    expected = dataclasses.replace(STYLE, reference=None, seed=9 + index, num_images=1, compare=False)
+    assert read_style_settings(path) == expected
+    assert path.stat().st_size < 2000
+
+
+def test_a_picture_of_another_tab_says_where_it_belongs(tmp_path: Path) -> None:
+    path = tmp_path / "style.png"
+    result = make_style_result()
+    result.images[0].save(path, pnginfo=settings_to_pnginfo(result))
+    with pytest.raises(UserError, match="drawn in the tab Style prompting; drop it into the settings there"):
+        read_settings(path)
+    plain = make_result()
+    plain.images[0].save(path, pnginfo=settings_to_pnginfo(plain))
+    with pytest.raises(UserError, match="drawn in the tab Text to image; drop it into the settings there"):
+        read_style_settings(path)
+    older = json.dumps({"version": 1, "request": {"prompt": "a"}})
+    assert read_settings(save(path, limelight=older)) == TextToImageRequest("a")
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ({}, "holds no style settings"),
+        ({"parameters": "a castle\nSteps: 30, Seed: 42"}, "holds no style settings"),
+        ({"limelight": json.dumps({"version": 1, "tab": "Magic", "request": {"prompt": "a"}})}, "not written by"),
+        ({"limelight": json.dumps({"version": 1, "tab": ["a"], "request": {"prompt": "a"}})}, "not written by"),
+        ({"limelight": '{"version": 1, "tab": "Style prompting", "request": {"prompt": "a", "second": "b"}}'}, "not"),
+        ({"limelight": '{"version": 1, "tab": "Style prompting", "request": {"prompt": "a", "extend": 3}}'}, "Extend"),
+    ],
+)
+def test_forged_style_settings_are_one_sentence(tmp_path: Path, texts: dict[str, str], words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        read_style_settings(save(tmp_path / "forged.png", **texts))
+    assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize(
@@ -157,6 +226,17 @@ def test_python_code_of_a_technique_uses_our_own_pipelines() -> None:
     compile(code, "copied", "exec")
     written = read_request(code)
     assert written == request
+
+
+def test_python_code_of_a_style_names_the_file_of_its_picture() -> None:
+    code = to_python(STYLE)
+    compile(code, "copied", "exec")
+    assert "*steps, result = style_stream(request, ModelStore())" in code
+    call = code.split("request = ")[1].split("\n)\n")[0] + "\n)"
+    words = {str(word.arg): word.value for word in ast.parse(call, mode="eval").body.keywords}  # type: ignore[attr-defined]
+    assert ast.unparse(words.pop("reference")) == "Image.open('reference.png')"
+    values = {name: ast.literal_eval(value) for name, value in words.items()}
+    assert StyleRequest(reference=STYLE.reference, **values) == STYLE
 
 
 def read_request(code: str) -> TextToImageRequest:

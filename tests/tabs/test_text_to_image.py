@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from pipelines import BackendUnavailable, TextToImageRequest, UserError, validate
-from tabs import technique_picker
+from tabs import running, technique_picker
 from tabs import text_to_image as tab
 from tabs.wiring import Services
 
@@ -158,10 +158,10 @@ def test_seed_and_code_of_the_shown_picture(services: Services) -> None:
 
 def test_unknown_words_are_named_while_typing(services: Services) -> None:
     run(services)
-    notice = tab.on_prompt_changed(services, prompt="a red dragon", backend="storybook")["unknown"]
+    notice = running.on_prompt_changed(services, prompt="a red dragon", backend="storybook")["unknown"]
     assert "storybook does not know \u2018dragon\u2019" in notice
-    assert tab.on_prompt_changed(services, prompt="a red boat", backend="storybook") == {"unknown": ""}
-    assert tab.on_prompt_changed(services, prompt="a red dragon", backend="sdxl") == {"unknown": ""}
+    assert running.on_prompt_changed(services, prompt="a red boat", backend="storybook") == {"unknown": ""}
+    assert running.on_prompt_changed(services, prompt="a red dragon", backend="sdxl") == {"unknown": ""}
 
 
 def test_examples_are_requests_that_run_offline() -> None:
