@@ -148,11 +148,11 @@ def _save_sheet(path: Path, arm: Arm, images: Sequence[Image.Image], score: Scor
     save_sheet(path, images[:48], columns=8, titles=titles[:48])
 
 
-def save_arm(path: Path, arm: Arm, asked: Sequence[str]) -> None:
-    """Keep a finished arm with what was asked for."""
+def save_arm(path: Path, arm: Arm, asked: Sequence[str], *, judges: Sequence[str] = ()) -> None:
+    """Keep a finished arm with what was asked for; `judges` are the folders of weights that its features come from."""
     values = {
         "asked": list(asked),
-        "weights": _identify_weights(asked),
+        "weights": _identify_weights(asked, judges),
         "seen": [asdict(seen) for seen in arm.seen],
         "features": arm.features.tolist(),
         "rows": arm.rows,
@@ -163,12 +163,12 @@ def save_arm(path: Path, arm: Arm, asked: Sequence[str]) -> None:
     part.replace(path)
 
 
-def load_arm(path: Path, arm: Arm, asked: Sequence[str]) -> bool:
+def load_arm(path: Path, arm: Arm, asked: Sequence[str], *, judges: Sequence[str] = ()) -> bool:
     """Fill an arm from where it was kept; False if it is not there, or was asked for otherwise, or of other weights."""
     if not path.is_file():
         return False
     values = json.loads(path.read_text("utf-8"))
-    if (values["asked"], values["weights"]) != (list(asked), _identify_weights(asked)):
+    if (values["asked"], values["weights"]) != (list(asked), _identify_weights(asked, judges)):
         return False
     for seen in values["seen"]:
         parsed = seen["parsed"]
@@ -179,10 +179,10 @@ def load_arm(path: Path, arm: Arm, asked: Sequence[str]) -> bool:
     return True
 
 
-def _identify_weights(asked: Sequence[str]) -> str:
+def _identify_weights(asked: Sequence[str], judges: Sequence[str]) -> str:
     """Name the weights that draw and judge what was asked for by their manifests."""
     extra = ("initial_mean",) if any("sing_diffusion" in one for one in asked) else ()
-    manifests = [PROJECT_DIR / "assets" / part / "MANIFEST.json" for part in ("storybook", "parser", *extra)]
+    manifests = [PROJECT_DIR / "assets" / part / "MANIFEST.json" for part in ("storybook", "parser", *extra, *judges)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in manifests)).hexdigest()
 
 

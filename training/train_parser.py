@@ -9,11 +9,7 @@ It learns from drawn scenes and their exact truth alone, worn by `wear.py`, neve
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipelines.scene_parser import ParserConfig, ParserModel, ParserOutput, SceneParser, config_to_json
+from training.drawn_ahead import DrawnAhead
 from training.parser_data import ParserBatch, draw_batch
 from training.parser_figures import measure_parser
 from training.trainer import (
@@ -78,30 +75,19 @@ class ParserObjective:
         draw: Callable[[int, int], ParserBatch] | None = None,
     ) -> None:
         torch.manual_seed(0)
-        self._draw = draw or draw_step
         self.config = config or make_config()
         self.model = ParserModel(self.config)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules = nn.ModuleDict({"parser": self.model})
-        self._pool: ProcessPoolExecutor | None = None
-        if is_ahead:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker)
-        self._ahead: dict[tuple[int, int], Future[ParserBatch]] = {}
+        self._batches = DrawnAhead(draw or draw_step, is_ahead=is_ahead)
 
     def make_batch(self, step: int, batch_size: int) -> ParserBatch:
         """Return the batch of this step, and have the next ones drawn meanwhile."""
-        if self._pool is None:
-            return self._draw(step, batch_size)
-        for key in ((step + offset, batch_size) for offset in range(4)):
-            if key not in self._ahead:
-                self._ahead[key] = self._pool.submit(self._draw, *key)
-        return self._ahead.pop((step, batch_size)).result()
+        return self._batches.get(step, batch_size)
 
     def close(self) -> None:
         """End the second process, if there is one."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._batches.close()
 
     def compute_loss(self, batch: ParserBatch, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the sum of all parts and each part for the log."""
@@ -184,19 +170,6 @@ def draw_step(step: int, batch_size: int) -> ParserBatch:
         raise ValueError(f"step {step} with batch {batch_size} reaches seeds that are kept from training")
     is_early = step < CLEAN_STEPS
     return draw_batch(first_seed, batch_size, crowd_frac=0.8 if is_early else 0.5, worn_frac=0.0 if is_early else 0.7)
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this process when the training is killed; its queue alone would not notice."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def object_losses(output: ParserOutput, batch: ParserBatch) -> dict[str, torch.Tensor]:

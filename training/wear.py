@@ -1,6 +1,6 @@
-"""Wear for training pictures of the scene parser: what decoders, files and cameras do to a picture.
+"""Wear for training pictures of the measuring instruments: what decoders, files and cameras do to a picture.
 
-Seeded, one picture at a time, and never a model's output: the instrument must not learn the habits of what it is
+Seeded, one picture at a time, and never a model's output: an instrument must not learn the habits of what it is
 going to judge. Object centres move by a few pixels at most.
 """
 
@@ -12,14 +12,15 @@ import torch
 import torch.nn.functional as F
 
 BLOCK_PX = 8
+Damage = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 
-def wear(picture: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Apply a random choice of the damages below.
+def wear(picture: torch.Tensor, generator: torch.Generator, *, spared: tuple[Damage, ...] = ()) -> torch.Tensor:
+    """Apply a random choice of the damages below, except those that are to be spared.
 
     Shapes:  (3, H, W) float32 in 0..1, sides multiples of 8; returns the same, a new tensor.
     """
-    for probability, damage in DAMAGES:
+    for probability, damage in (row for row in DAMAGES if row[1] not in spared):
         if _uniform(generator) < probability:
             picture = damage(picture, generator)
     return picture.clamp(0, 1)
@@ -88,7 +89,7 @@ def _make_cosines() -> torch.Tensor:
 _COSINES = _make_cosines()
 _FREQUENCY = (torch.arange(BLOCK_PX)[:, None] + torch.arange(BLOCK_PX))[None, None, :, None, :]
 
-DAMAGES: tuple[tuple[float, Callable[[torch.Tensor, torch.Generator], torch.Tensor]], ...] = (
+DAMAGES: tuple[tuple[float, Damage], ...] = (
     (0.15, bend),
     (0.2, resample),
     (0.3, drop_detail),
