@@ -123,12 +123,11 @@ def compare_difference(off: np.ndarray, on: np.ndarray, baseline: float | None =
 
 
 def summarise(pairs: Sequence[Pair], arms: Mapping[str, Arm]) -> dict[str, Figure]:
-    """Compare Visual Style Prompting with words alone; what it is compared with is StyleAligned."""
+    """Compare Visual Style Prompting: its distances with StyleAligned's, what it shows with words alone."""
     words, aligned, visual = (arms[name] for name in (WORDS, ALIGNED, VISUAL))
     figures = {}
     for name, column, compare in (("style", READ, compare_ratio), ("gram", GRAM, compare_shares)):
-        off, other, on = (arm.features[:, column] for arm in (words, aligned, visual))
-        figures[f"{name}_distance_ratio"] = compare(off, on, compare(off, other).value)
+        figures[f"{name}_distance_ratio"] = compare(aligned.features[:, column], visual.features[:, column], 1.0)
     off, other, on = (arm.score(is_right) for arm in (words, aligned, visual))
     figures["content_accuracy_gap"] = compare_difference(on, off, float((off - other).mean()))
     off, other, on = (find_leaks(pairs, arm) for arm in (words, aligned, visual))

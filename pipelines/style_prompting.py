@@ -35,7 +35,7 @@ from pipelines.types import Measure, Progress, StyleArm, StyleRequest, StyleResu
 
 WORDS_ONLY = "Words only"
 BASELINE = "style_aligned"
-MAX_KEPT_ERRORS = 64
+MAX_KEPT_ERRORS = 1024
 
 Chosen = Mapping[str, Mapping[str, Any]]
 

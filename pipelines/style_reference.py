@@ -114,8 +114,10 @@ class _Listener(KernelProcessor):
 
 
 def forget(model: ModelBundle, keep_mb: float = 0.0) -> None:
-    """Drop what was read longest ago until the rest fits."""
+    """Drop what was read longest ago until the rest fits; with 0, everything that is known of style pictures."""
     memory = model.style_memory
+    if not keep_mb:
+        model.inversion_memory.clear()
     sizes = {
         name: sum(part.nbytes for heard in features.values() for part in heard) for name, features in memory.items()
     }

@@ -128,8 +128,8 @@ def test_a_ratio_is_that_of_the_means_and_pairs_stay_together() -> None:
 def test_the_summary_of_arms() -> None:
     figures = summarise(PAIRS, ARMS)
     expected = {
-        "style_distance_ratio": (0.5, 0.75),
-        "gram_distance_ratio": (0.5, 0.75),
+        "style_distance_ratio": (2 / 3, 1.0),
+        "gram_distance_ratio": (2 / 3, 1.0),
         "content_accuracy_gap": (6 / 48, 12 / 48),
         "leakage": (6 / 48, 12 / 48),
     }
