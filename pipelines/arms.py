@@ -35,5 +35,6 @@ def count_on(
             step=step,
             num_steps=num_steps,
             note=f"{label}{progress.note}",
-            seconds_left=(time.perf_counter() - start) / max(1, progress.step) * (num_steps - step),
+            # Before the first step of an arm nothing is known of how long one takes.
+            seconds_left=(time.perf_counter() - start) / progress.step * (num_steps - step) if progress.step else 0.0,
         )
