@@ -37,13 +37,17 @@ def build_result(invitation: str) -> dict[str, Any]:
                 made["references"] = gr.Gallery(columns=1, height="auto", buttons=["fullscreen"], **shown)
             with gr.Column(elem_classes="style-arms", scale=4, min_width=220):
                 for index in range(MAX_ARMS):
-                    with gr.Column(visible=False, elem_classes="style-arm") as made[f"arm_{index}"]:
-                        made[f"title_{index}"] = gr.HTML(elem_classes="arm-title", apply_default_css=False)
-                        made[f"images_{index}"] = gr.Gallery(
-                            height="auto", buttons=["fullscreen", "download"], elem_classes="arm-pictures", **shown
-                        )
+                    made |= build_arm(index, shown)
         made |= build_lines(invitation)
     return made | build_findings(SOURCES)
+
+
+def build_arm(index: int, shown: dict[str, Any]) -> dict[str, Any]:
+    """Lay out the row of one way of drawing: its title with numbers, and its pictures."""
+    with gr.Column(visible=False, elem_classes="style-arm") as row:
+        title = gr.HTML(elem_classes="arm-title", apply_default_css=False)
+        images = gr.Gallery(height="auto", buttons=["fullscreen", "download"], elem_classes="arm-pictures", **shown)
+    return {f"arm_{index}": row, f"title_{index}": title, f"images_{index}": images}
 
 
 def show_result(result: StyleResult, upload_notes: Sequence[str] = ()) -> Updates:
