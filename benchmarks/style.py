@@ -34,7 +34,7 @@ from benchmarks.style_pairs import (
     summarise,
 )
 from benchmarks.trials import Case, Seen
-from pipelines import StyleRequest, TextToImageRequest, style_reference, style_stream, text_to_image_stream
+from pipelines import StyleRequest, StyleResult, TextToImageRequest, style_reference, style_stream, text_to_image_stream
 from pipelines.backends import PROJECT_DIR
 from pipelines.model import ModelBundle
 from pipelines.scene_parser import SceneParser, load_parser
@@ -143,6 +143,7 @@ class StyleStudio:
 def draw_pictures(model: ModelBundle, request: StyleRequest) -> tuple[Image.Image, ...]:
     """Draw what a request asks for through the page's own stream."""
     *_, result = style_stream(request, OneModel(model))
+    assert isinstance(result, StyleResult)
     return result.images
 
 

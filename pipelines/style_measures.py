@@ -21,16 +21,17 @@ NUM_GRIDS = 2
 def measure_style(
     model: ModelBundle, prompt: str, references: Sequence[Image.Image], images: Sequence[Image.Image]
 ) -> tuple[Measure, ...]:
-    """Measure pictures against the first style picture and the prompt; a number's `off` is set by who compares.
+    """Measure pictures against the nearest style picture and the prompt; a number's `off` is set by who compares.
 
     Returns: only what this model can measure: without a parser of its world, colours alone.
     """
-    reference = references[0]
-    goal = "from the first style picture" if len(references) > 1 else "from the style picture"
-    colour = float(np.mean([compare_colours(reference, image) for image in images]))
+    goal = "from the nearer style picture" if len(references) > 1 else "from the style picture"
+    colours = [[compare_colours(reference, image) for image in images] for reference in references]
+    colour = float(np.mean(np.min(colours, axis=0)))
     found = [("colour_distance", f"Colours away {goal}", colour)]
     if judge := model.judge:
-        texture = float(np.mean(compare_textures(judge.parser, reference, images)))
+        textures = [compare_textures(judge.parser, reference, images) for reference in references]
+        texture = float(np.mean(np.min(textures, axis=0)))
         found.append(("texture_distance", f"Texture away {goal}", texture))
         agreement = judge.score(prompt, images)
         if agreement is not None:

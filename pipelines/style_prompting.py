@@ -35,6 +35,8 @@ from pipelines.types import Measure, Progress, StyleArm, StyleRequest, StyleResu
 
 WORDS_ONLY = "Words only"
 BASELINE = "style_aligned"
+# From this inversion error on (PSNR, higher is better) a picture is one that the model could have drawn.
+KNOWN_DB = 28.0
 MAX_KEPT_ERRORS = 1024
 
 Chosen = Mapping[str, Mapping[str, Any]]
@@ -133,7 +135,13 @@ def _prepare(model: ModelBundle, request: StyleRequest, notes: list[str]) -> Gen
     sources, errors = [], []
     for picture in pictures:
         source = make_source(model, picture)
-        errors.append((yield from _check_inversion(model, picture, source)))
+        error = yield from _check_inversion(model, picture, source)
+        errors.append(error)
+        if error < KNOWN_DB:
+            notes.append(
+                f"{model.spec.name} redraws this style picture with {error:.0f} dB only, so it is none of its world: "
+                "expect its colours and broad strokes, not its details."
+            )
         if request.read_by == "inversion":
             source = yield from _walk(model, source, request)
         sources.append(source)

@@ -73,6 +73,10 @@ class VisualStyle:
         validate(self)
         if self.strength and not self.references:
             run.note(f"{self.title} has no style picture, so nothing changes; choose one.")
+        if self.negative_query and any(
+            source.latents.shape[2:] != (run.height_cells, run.width_cells) for source in self.references[:1]
+        ):
+            run.note("The negative query needs a style picture as large as the canvas, so it does nothing here.")
         yield _StyleHooks(self, model, run)
 
 

@@ -79,6 +79,9 @@ def test_what_was_adapted_is_said(tiny_models: Any) -> None:
     assert "The style picture was cropped to its middle square." in notes
     assert any("second style picture was resized from 90 x 90 px" in note for note in notes)
     assert any("does not know 'dragon'" in note for note in notes)
+    assert any("none of its world" in note for note in notes), "random weights know no picture"
+    idle = draw(tiny_models, extend="right", num_images=1, techniques={"visual_style": {"negative_query": 1.0}})[1]
+    assert any("negative query needs a style picture as large" in note for note in idle.notes)
 
 
 @pytest.mark.parametrize(
