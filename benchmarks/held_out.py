@@ -34,7 +34,7 @@ def load_storybook(device: str | None = None, dtype: str = "auto") -> ModelBundl
     """Load the shipped model as the page does.
 
     Units: device None is what the page would choose; speed is measured in the page's number format ("auto"), quality
-           in fp32, so that it does not depend on the machine.
+           in a fixed one, so that it does not depend on the machine: fp32, or bf16 where hours are at stake.
     """
     return ModelStore(RunOptions(device=device or "auto", dtype=dtype, offline=True)).get(DEFAULT_BACKEND)
 

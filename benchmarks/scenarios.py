@@ -50,6 +50,23 @@ SCENARIOS = (
         ),
     ),
     Scenario(
+        "t2i_techniques",
+        "What each technique changes, same prompts and seeds without and with it",
+        "benchmarks.techniques",
+        200,
+        "prompts a technique",
+        (
+            FigureSpec("techniques_with_effect", "techniques with an effect, pictures no worse", 7),
+            FigureSpec("best_attribution", "colour attribution with the best technique", 0.85),
+            FigureSpec("best_position", "position with the best technique", 0.75),
+            FigureSpec("layout_instance_success", "layouts: boxes filled, right thing, right colour", 0.75),
+            FigureSpec("layout_miou", "layouts: mean IoU of boxes and things", 0.6),
+            FigureSpec("rece_erased_rate", "RECE: the erased thing is still found", 0.05, True),
+            FigureSpec("rece_kept_loss", "RECE: what other things lose", 0.03, True),
+            FigureSpec("rece_seconds", "RECE: seconds to erase", 5.0, True),
+        ),
+    ),
+    Scenario(
         "autoencoder",
         "What the autoencoder keeps of a picture",
         "benchmarks.autoencoder",

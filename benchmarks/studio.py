@@ -82,7 +82,8 @@ class Studio:
 
     def _draw_once(self, trial: Trial, names: Sequence[str]) -> Arm:
         """Draw the pictures of some techniques on a trial's task, or give those that another trial asked for."""
-        label = " ".join((trial.task, trial.sampler, *(names or ("plain",))))
+        steps = [f"{trial.num_steps} steps"] if trial.num_steps else []
+        label = " ".join((trial.task, trial.sampler, *steps, *(names or ("plain",))))
         if label not in self._drawn:
             self._drawn[label] = self.draw(label, trial, names)
         return self._drawn[label]
@@ -118,7 +119,7 @@ class Studio:
             case.ask.prompt,
             seed=seed,
             techniques=trial.choose(case, names),
-            num_steps=self.num_steps,
+            num_steps=trial.num_steps or self.num_steps,
             sampler=trial.sampler,
             width_px=case.sides_px[0],
             height_px=case.sides_px[1],

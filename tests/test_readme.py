@@ -12,6 +12,7 @@ from benchmarks.__main__ import make_parser
 from benchmarks.figures import load_results
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.table import insert_table, make_table
+from benchmarks.trials import TRIALS
 from pipelines.backends import BACKEND_NAMES
 from training.trainer import TrainerConfig
 from training.world.scene import BACKGROUNDS, COLOURS, KINDS, STYLES
@@ -98,7 +99,11 @@ def test_measured_table_is_what_the_committed_results_say() -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_every_scenario_has_a_committed_result_with_all_its_figures(scenario: Scenario) -> None:
     result = load_results()[scenario.name]
-    assert list(result["figures"]) == [figure.name for figure in scenario.figures]
+    named = {figure.name for figure in scenario.figures}
+    # Beyond those of the table only what is told of each thing that was tried, as NAME_effect and so on.
+    assert named <= set(result["figures"])
+    tried = tuple(f"{trial.name}_" for trial in TRIALS) if scenario.name == "t2i_techniques" else ()
+    assert all(name in named or name.startswith(tried) for name in result["figures"])
     for figure in result["figures"].values():
         assert set(figure) == {"value", "baseline", "ci95", "unit"}
         assert figure["ci95"] is None or figure["ci95"][0] <= figure["value"] <= figure["ci95"][1]
