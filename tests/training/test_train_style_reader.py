@@ -20,7 +20,6 @@ from training.style_reader import (
     ReaderConfig,
     StyleReader,
     StyleReaderModel,
-    StyleReading,
     encode_look,
     find_gaps,
     load_reader,
@@ -162,12 +161,14 @@ def test_distance_is_zero_to_itself_and_counts_trusted_parameters_alone() -> Non
     assert (reader.distance(reading, reading, ["clay", "flat"]) == 0).all()
     look = Look()
     styles, looks = ["clay", "neon", "flat"], [look, look, replace(look, stroke=look.stroke + 0.25)]
-    truth = make_true_reading(["clay"] * 3, [look] * 3)
-    told = StyleReading(make_true_reading(styles, looks).probs, make_true_reading(styles, looks).hidden)
+    truth, told = make_true_reading(["clay"] * 3, [look] * 3), make_true_reading(styles, looks)
     stroke = find_gaps(encode_look(looks[0]), encode_look(looks[2]))[0]
     expected = [0, 0.5, 0.5 + stroke / 0.5 / len(PARAMETERS) / 2]
     assert reader.distance(told, truth, ["clay"] * 3) == pytest.approx(expected)
     assert make_reader(MIN_TRUST - 0.01).distance(told, truth, ["clay"] * 3) == pytest.approx([0, 1, 1])
+    for name, gap in (("stroke", stroke / 0.5), ("grain", 0)):
+        reader.trust[:] = [[MIN_TRUST * (parameter == name) for parameter in PARAMETERS]]
+        assert reader.distance(told, truth, ["clay"] * 3) == pytest.approx([0, 0.5, (1 + gap) / 2])
 
 
 def test_figures_are_perfect_for_the_truth_and_nothing_for_the_mean() -> None:
