@@ -5,6 +5,7 @@ The pictures come from the page's own path, one request each. What is asked for 
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import time
@@ -34,6 +35,7 @@ FIRST_SEED = PICTURE_SEEDS + 500_000
 REFERENCE_SEEDS = PICTURE_SEEDS + 600_000
 NUM_REFERENCE_SCENES = 1000
 NUM_TIMED = 5
+KEPT_DIGITS = 4
 Score = Callable[[Case, Seen], float]
 
 
@@ -93,7 +95,7 @@ class Studio:
         arm = Arm(make_cases(trial.task, self.n))
         requests = [self.ask(trial, names, arm.cases[k], FIRST_SEED + k, **changes) for k in range(self.n)]
         asked = [repr((case, request)) for case, request in zip(arm.cases, requests, strict=True)]
-        kept = self.keep and self.keep / f"{label.replace(' ', '_')}.json"
+        kept = self.keep and self.keep / f"{label.replace(' ', '_')}.json.gz"
         if kept and load_arm(kept, arm, asked):
             return arm
         images = []
@@ -155,12 +157,13 @@ def save_arm(path: Path, arm: Arm, asked: Sequence[str], *, judges: Sequence[str
         "asked": list(asked),
         "weights": _identify_weights(asked, judges),
         "seen": [asdict(seen) for seen in arm.seen],
-        "features": arm.features.tolist(),
+        "features": arm.features.round(KEPT_DIGITS).tolist(),
         "rows": arm.rows,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(values), "utf-8")
+    # Small enough to be committed: what was seen in each picture is the evidence behind a figure.
+    part.write_bytes(gzip.compress(json.dumps(values, separators=(",", ":")).encode(), mtime=0))
     part.replace(path)
 
 
@@ -168,7 +171,7 @@ def load_arm(path: Path, arm: Arm, asked: Sequence[str], *, judges: Sequence[str
     """Fill an arm from where it was kept; False if it is not there, or was asked for otherwise, or of other weights."""
     if not path.is_file():
         return False
-    values = json.loads(path.read_text("utf-8"))
+    values = json.loads(gzip.decompress(path.read_bytes()))
     if (values["asked"], values["weights"]) != (list(asked), _identify_weights(asked, judges)):
         return False
     for seen in values["seen"]:

@@ -81,7 +81,7 @@ class StyleStudio:
         requests = [self.ask(index, techniques, is_named=is_named) for index in range(len(chosen))]
         asked = [repr((pair, replace(request, reference=None))) for pair, request in zip(chosen, requests)]
         arm = Arm([Case(pair.ask) for pair in chosen])
-        kept = self.keep and self.keep / f"style_{label}.json"
+        kept = self.keep and self.keep / f"style_{label}.json.gz"
         if kept and load_arm(kept, arm, asked, judges=("style_reader",)):
             return arm
         images = [draw_pictures(self.model, request)[0] for request in count(requests, label)]
