@@ -108,7 +108,7 @@ class Studio:
                 arm.rows.append(sum(rows) - before)
         brightness = [measure_brightness(np.asarray(image.convert("RGB"))) for image in images]
         arm.seen = [Seen(*pair) for pair in zip(self.parser.parse(images), brightness, strict=True)]
-        arm.features = see(self.parser, images)
+        arm.features = see(self.parser, images).round(KEPT_DIGITS)
         if self.sheet is not None:
             _save_sheet(self.sheet / f"{label.replace(' ', '_')}.png", arm, images, trial.score)
         if kept:
@@ -157,7 +157,7 @@ def save_arm(path: Path, arm: Arm, asked: Sequence[str], *, judges: Sequence[str
         "asked": list(asked),
         "weights": _identify_weights(asked, judges),
         "seen": [asdict(seen) for seen in arm.seen],
-        "features": arm.features.round(KEPT_DIGITS).tolist(),
+        "features": arm.features.tolist(),
         "rows": arm.rows,
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from benchmarks.held_out import NUM_STEPS, PICTURE_SEEDS, load_storybook, round_
 from benchmarks.memory import OneModel
 from benchmarks.progress import count
 from benchmarks.sheets import save_sheet
-from benchmarks.studio import NUM_TIMED, Arm, load_arm, save_arm
+from benchmarks.studio import KEPT_DIGITS, NUM_TIMED, Arm, load_arm, save_arm
 from benchmarks.style_pairs import (
     ALIGNED,
     DRAWN,
@@ -123,7 +123,7 @@ class StyleStudio:
                 self.reader.gram_distance(images, self.decoded[first]),
             ],
             1,
-        )
+        ).round(KEPT_DIGITS)
 
     def _pass_autoencoder(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         starts = range(0, len(images), SCENES_PER_CALL)
