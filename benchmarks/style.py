@@ -182,7 +182,7 @@ def measure_costs(studio: StyleStudio, model: ModelBundle) -> dict[str, Figure]:
 
 def measure(settings: RunSettings) -> dict[str, Figure]:
     """Compare the four ways, time them, and follow both techniques from weak to strong."""
-    # As for the other techniques: a third of the time is saved, and all arms are drawn in it.
+    # As for the other techniques: less time than fp32, and all arms are drawn in it.
     model = load_storybook(settings.device, "bf16")
     parser = load_parser(PARSER_FOLDER, device=model.plan.device)
     studio = StyleStudio(model, parser, load_reader(READER_FOLDER), settings)

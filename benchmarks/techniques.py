@@ -114,7 +114,7 @@ def measure_erasure(studio: Studio, trial: Trial, off: Arm, on: Arm) -> dict[str
 
 def measure(settings: RunSettings) -> dict[str, Figure]:
     """Try every technique on its own metric, then the best of them on attribution, position and layouts."""
-    # What the page takes on a CPU that computes in it: hours less, and both arms of a pair are drawn in it.
+    # A quarter less time than fp32 where it was measured, of hours; both arms of a pair are drawn in it.
     model = load_storybook(settings.device, "bf16")
     studio = Studio(model, load_parser(PARSER_FOLDER, device=model.plan.device), settings)
     figures: dict[str, Figure] = {}
