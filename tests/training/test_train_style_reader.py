@@ -209,6 +209,17 @@ def test_gram_distance_is_that_of_the_slow_formula() -> None:
     assert (reader.gram_distance(images, images[::-1]) > 0).all()
 
 
+def test_the_shipped_reader_names_the_style_and_tells_looks_apart() -> None:
+    reader = load_reader(PROJECT_DIR / "assets/style_reader")
+    about = json.loads((PROJECT_DIR / "assets/style_reader/config.json").read_text())
+    assert about["held_out"]["style_accuracy"] >= 0.95
+    assert all(about["trust"][style][name] > MIN_TRUST for style, name in (("crayon", "angle"), ("neon", "stroke")))
+    scenes = [sample_scene(seed, split="all") for seed in range(MEASURED_SEED, MEASURED_SEED + 8)]
+    read = reader.read([Image.fromarray(render(scene).rgb) for scene in scenes])
+    truth = make_true_reading([scene.style for scene in scenes], [scene.look for scene in scenes])
+    assert (read.probs.argmax(1) == truth.probs.argmax(1)).all()
+
+
 def test_missing_and_foreign_files_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailable, match="holds no style reader"):
         load_reader(tmp_path)
