@@ -57,7 +57,7 @@ def make_technique_table(figures: dict[str, Any]) -> str:
             figures[f"{trial.name}_{part}"] for part in ("effect", "distance", "passes", "picture_seconds")
         )
         off = effect["baseline"]
-        on = off - effect["value"] if trial.is_lower_better else off + effect["value"]
+        on = off - effect["value"] if trial.is_lower_better or trial.is_quality else off + effect["value"]
         low, high = effect["ci95"]
         cells = (
             trial.name,

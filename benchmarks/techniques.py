@@ -8,22 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from benchmarks.fidelity import PARSER_FOLDER
 from benchmarks.figures import Figure, RunSettings, bootstrap, make_figure
-from benchmarks.held_out import NUM_STEPS, load_storybook
+from benchmarks.held_out import load_storybook
 from benchmarks.quality import compare
-from benchmarks.studio import FIRST_SEED, Arm, Score, Studio
-from benchmarks.trials import TRIALS, Case, Trial, fill_boxes, is_found, is_right, overlap_boxes
-from pipelines import TextToImageRequest
-from pipelines.denoise import DenoiseSettings, Sketches, denoise
-from pipelines.model import ModelBundle
+from benchmarks.studio import Arm, Score, Studio
+from benchmarks.trials import TRIALS, Trial, fill_boxes, is_found, is_right, overlap_boxes
 from pipelines.scene_parser import load_parser
-from pipelines.techniques import make_techniques
-from pipelines.text_side import encode_prompt
-
-NUM_GUIDANCE_CASES = 8
 
 
 def compare_pairs(off: np.ndarray, on: np.ndarray, *, is_lower_better: bool = False) -> Figure:
@@ -39,9 +31,13 @@ def measure_trial(studio: Studio, trial: Trial) -> tuple[dict[str, Figure], Arm,
     distance, interval = compare(studio.reference, off.features, on.features)
     lost = np.array([not seen.parsed.objects for seen in on.seen], dtype=float)
     lost -= np.array([not seen.parsed.objects for seen in off.seen], dtype=float)
-    figures = {
-        "effect": compare_pairs(off.score(trial.score), on.score(trial.score), is_lower_better=trial.is_lower_better),
-        "distance": Figure(distance, studio.reference.measure(off.features), interval),
+    before = studio.reference.measure(off.features)
+    score = compare_pairs(off.score(trial.score), on.score(trial.score), is_lower_better=trial.is_lower_better)
+    own = {"effect": score}
+    if trial.is_quality:
+        own = {"effect": Figure(-distance, before, (-interval[1], -interval[0])), "score": score}
+    figures = own | {
+        "distance": Figure(distance, before, interval),
         "unreadable": make_figure(lost.tolist()),
         "passes": Figure(sum(on.rows) / sum(off.rows), 1.0),
         "picture_seconds": Figure(float(np.median(times.on)), float(np.median(times.off)), unit="s"),
@@ -52,51 +48,15 @@ def measure_trial(studio: Studio, trial: Trial) -> tuple[dict[str, Figure], Arm,
 def has_effect(figures: dict[str, Figure], name: str, *, is_erasing: bool = False) -> bool:
     """Say whether a technique does what it promises: interval above 0, and pictures not significantly worse.
 
-    Differs: where a thing is to be missing, an empty picture is no loss.
+    Differs: where a thing is to be missing, an empty picture is no loss; where quality is the metric, a score that
+             falls significantly is one.
     """
+    score = figures.get(f"{name}_score")
+    if score and score.ci95 and score.ci95[1] < 0:
+        return False
     effect, distance, unreadable = (figures[f"{name}_{part}"].ci95 for part in ("effect", "distance", "unreadable"))
     assert effect and distance and unreadable
     return effect[0] > 0 and (is_erasing or (distance[0] <= 0 and unreadable[0] <= 0))
-
-
-@torch.no_grad()
-def find_matched_guidance(model: ModelBundle, cases: Sequence[Case], num_steps: int = NUM_STEPS) -> float:
-    """Return plain guidance as strong as S-CFG's is on average, over all cells and steps of some pictures."""
-    default, means = TextToImageRequest(""), _Means()
-    for index, case in enumerate(cases):
-        settings = DenoiseSettings(
-            seed=FIRST_SEED + index,
-            num_images=1,
-            num_steps=num_steps,
-            guidance_scale=default.guidance_scale,
-            sampler=default.sampler,
-            width_px=case.sides_px[0],
-            height_px=case.sides_px[1],
-            preview_every=0,
-        )
-        text = encode_prompt(model, case.ask.prompt, size_px=case.sides_px)
-        techniques = make_techniques({"s_cfg": {}})
-        for _ in denoise(model, text, settings, techniques, [], sketches=Sketches(maps=means)):
-            pass
-    return round(default.guidance_scale * float(np.mean(means.values_seen)), 1)
-
-
-class _Means(dict[str, torch.Tensor]):
-    """Remember the mean of every map that is sketched, also of those that a later step replaces."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.values_seen: list[float] = []
-
-    def __setitem__(self, caption: str, cells: torch.Tensor) -> None:
-        self.values_seen.append(float(cells.mean()))
-
-
-def measure_matched(studio: Studio, trial: Trial, on: Arm) -> Figure:
-    """Compare S-CFG with plain guidance that is as strong on average, or its gain might be that of more guidance."""
-    guidance = find_matched_guidance(studio.model, on.cases[:NUM_GUIDANCE_CASES])
-    plain = studio.draw(f"{trial.task} with guidance {guidance}", trial, (), guidance_scale=guidance)
-    return compare_pairs(plain.score(trial.score), on.score(trial.score))
 
 
 def measure_erasure(studio: Studio, trial: Trial, off: Arm, on: Arm) -> dict[str, Figure]:
@@ -123,8 +83,6 @@ def measure(settings: RunSettings) -> dict[str, Figure]:
         found, off, on = measure_trial(studio, trial)
         figures |= found
         arms[trial.name] = (off, on)
-        if trial.name == "s_cfg":
-            figures["s_cfg_matched"] = measure_matched(studio, trial, on)
         if trial.name == "rece":
             figures |= measure_erasure(studio, trial, off, on)
     figures |= summarise(studio, arms)

@@ -12,7 +12,6 @@ from benchmarks.studio import Studio
 from benchmarks.table import make_technique_table
 from benchmarks.techniques import (
     compare_pairs,
-    find_matched_guidance,
     has_effect,
     measure_erasure,
     measure_trial,
@@ -164,6 +163,13 @@ def test_an_effect_must_not_cost_quality(effect: float, distance: float, unreada
     assert has_effect(figures, "x", is_erasing=True) is (effect > 0)
 
 
+def test_where_quality_is_the_metric_the_score_must_not_fall() -> None:
+    figures = {f"x_{part}": Figure(-1.0, 0.0, (-2.0, -0.5)) for part in ("distance", "unreadable")}
+    figures["x_effect"] = Figure(1.0, 0.0, (0.5, 2.0))
+    for high, expected in ((0.1, True), (-0.1, False)):
+        assert has_effect(figures | {"x_score": Figure(0.0, 0.0, (-0.2, high))}, "x") is expected
+
+
 @pytest.fixture(scope="module")
 def studio(tiny_storybook: ModelBundle) -> Studio:
     """A studio with a tiny model and a parser with random weights."""
@@ -180,6 +186,14 @@ def test_every_part_of_a_trial_is_measured(studio: Studio) -> None:
     assert {"rece_effect", "rece_erased_rate", "rece_kept_loss", "rece_seconds"} <= set(figures)
     plain = {name: {"value": f.value, "baseline": f.baseline, "ci95": f.ci95} for name, f in figures.items()}
     assert len(make_technique_table(plain).splitlines()) == 3
+
+
+def test_a_trial_of_quality_has_the_distance_as_its_effect(studio: Studio) -> None:
+    figures, _, _ = measure_trial(studio, next(trial for trial in TRIALS if trial.name == "s_cfg"))
+    effect, distance = figures["s_cfg_effect"], figures["s_cfg_distance"]
+    assert effect.value == -distance.value and effect.baseline == distance.baseline
+    assert effect.ci95 and distance.ci95 and effect.ci95 == (-distance.ci95[1], -distance.ci95[0])
+    assert figures["s_cfg_score"].baseline is not None
 
 
 def test_a_kept_arm_is_read_back_only_for_what_was_asked(studio: Studio, tmp_path: Path) -> None:
@@ -201,4 +215,3 @@ def test_an_arm_is_drawn_once_however_many_trials_ask_for_it(studio: Studio) -> 
     assert studio.draw_pair(trial)[0] is first
     against = Trial("cfg_rescale", "", "attribution", has_all_things, ("cfg_rescale",), against=("s_cfg",))
     assert studio.draw_pair(against)[0] is on
-    assert find_matched_guidance(studio.model, first.cases, num_steps=2) > 0

@@ -10,7 +10,7 @@ import torch
 
 from pipelines.attention import AttentionLayer
 from pipelines.attention_maps import smooth, to_grid
-from pipelines.techniques.s_cfg import SCALE_LIMITS, even_out, to_regions, token_maps
+from pipelines.techniques.s_cfg import SCALE_LIMITS, even_out, soften, to_regions, token_maps
 
 
 def test_smoothing_equals_the_slow_formula() -> None:
@@ -53,6 +53,13 @@ def test_the_scale_respects_the_cap_and_an_empty_foreground_changes_nothing() ->
     scale = even_out(pull, regions, torch.ones(1, 2, 2, dtype=torch.bool), 12.0)
     assert scale.max() <= 15 / 12 + 1e-6
     assert even_out(pull, regions, torch.ones(1, 2, 2, dtype=torch.bool), 20.0).max() <= 1
+
+
+def test_a_correction_is_softened_and_leaves_the_mean_alone_where_asked() -> None:
+    scale = torch.tensor([[[1.0, 3.0], [2.0, 2.0]], [[1.0, 1.0], [1.0, 1.0]]])
+    assert torch.equal(soften(scale, 0.5, is_mean_kept=False)[0], torch.tensor([[1.0, 2.0], [1.5, 1.5]]))
+    kept = soften(scale, 1.0, is_mean_kept=True)
+    assert torch.equal(kept[0], scale[0] / 2) and torch.equal(kept[1], scale[1])
 
 
 def test_regions_take_the_strongest_token_and_the_start_token_marks_the_background() -> None:
