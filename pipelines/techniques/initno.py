@@ -82,7 +82,7 @@ class InitNo:
     updates: bool = flag(
         True, label="Updates", help="Also move the latents in the first half of the steps; off: noise alone."
     )
-    step_frac: float = ranged(0.04, 0.0, 0.2, 0.005, label="Step", help="How far one update moves the latents.")
+    step_frac: float = ranged(0.02, 0.0, 0.2, 0.005, label="Step", help="How far one update moves the latents.")
     max_refinements: int = ranged(5, 0, 20, 1, label="Refinements", help="Most updates in one step.")
 
     @classmethod
