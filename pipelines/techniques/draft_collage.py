@@ -14,10 +14,11 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
+from pipelines.agreement import find_placed
 from pipelines.attention import KernelProcessor, patched
 from pipelines.attention_maps import pick_row, smooth
 from pipelines.cfg_batch import guide, run_halves
-from pipelines.images import preview
+from pipelines.images import decode, preview
 from pipelines.layout import Box
 from pipelines.model import ModelBundle, TextCond
 from pipelines.params import ranged, validate
@@ -34,7 +35,9 @@ EDGE_FRAC = 0.4
 # A thing is stretched to its box at most so much more along one side than along the other.
 MAX_STRETCH = 1.5
 # Drafts draw from the run's seed plus multiples of this, so that they shift nobody else's draws.
-DRAFT_OFFSET = 0x44726166
+DRAFT_OFFSET, RETRY_OFFSET = 0x44726166, 0x72657472
+WHOLE = Box("", 0.0, 0.0, 1.0, 1.0)
+Edges = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class DraftCollage:
     Source: Meng et al. 2022, SDEdit, arXiv 2108.01073 (a rough collage, noised and drawn again); Couairon et al. 2022,
             DiffEdit, arXiv 2210.11427, section 3.2 (a thing is where its words change the prediction).
     Differs: the collage is not the user's but pasted together from unfinished runs of the same model; a thing's cells
-             are found in the clean estimates of those runs themselves, not in those of noised copies.
+             are found in the clean estimates of those runs themselves, not in those of noised copies. Where there is a
+            scene parser it looks at the drafts: it knows better where a thing ends, and a thing that it does not see
+            is drafted again.
     """
 
     name: ClassVar[str] = "draft_collage"
@@ -62,6 +67,7 @@ class DraftCollage:
 
     boxes: tuple[Box, ...] = ()
     held_frac: float = ranged(0.5, 0.0, 0.8, 0.05, label="Held", help="Share of the steps that follow the collage.")
+    max_retries: int = ranged(1, 0, 5, 1, label="Retries", help="How often a thing is drafted again if it is not seen.")
 
     @classmethod
     def neutral(cls) -> DraftCollage:
@@ -95,7 +101,7 @@ class _Pasting(Hooks):
     """Draft, paste, and hold the first steps of the run to the collage; texts are the setting's and each phrase's."""
 
     def __init__(self, technique: DraftCollage, regions: Regions, texts: list[TextCond], run: RunInfo) -> None:
-        self.regions, self.texts, self.run = regions, texts, run
+        self.technique, self.regions, self.texts, self.run = technique, regions, texts, run
         # The first step may be pure noise, which holds nothing of a collage.
         self.num_held = min(run.num_steps, max(2, round(technique.held_frac * run.num_steps)))
 
@@ -112,22 +118,39 @@ class _Pasting(Hooks):
         self, noise: torch.Tensor, row: int, ctx: StepContext, turn: Turn
     ) -> Generator[Progress, None, torch.Tensor]:
         """Draft the setting from the picture's own noise, each thing from other noise, and put them together."""
-        collage, _ = yield from self._draft(noise, 0, row, ctx, turn)
+        collage, _ = yield from self._draft(noise, pick_row(self.texts[0], row), self._name(0, row), ctx, turn)
         for number, box in enumerate(self.regions.boxes, 1):
-            own = fork_generators((ctx.generators[row],), number * DRAFT_OFFSET)
-            fresh = draw_noise(own, (noise.shape[1], noise.shape[2], noise.shape[3]), ctx.model.plan.device)
-            draft, changed = yield from self._draft(fresh, number, row, ctx, turn)
-            collage = put_into_box(collage, draft, find_edges(changed), box)
+            draft, edges = yield from self._draft_thing(noise, number, row, ctx, turn)
+            collage = put_into_box(collage, draft, edges, box)
         return collage
 
+    def _draft_thing(
+        self, noise: torch.Tensor, number: int, row: int, ctx: StepContext, turn: Turn
+    ) -> Generator[Progress, None, tuple[torch.Tensor, Edges]]:
+        """Draft one thing until the judge sees it, or as often as allowed; returns the draft and where it is."""
+        shape, judge = (noise.shape[1], noise.shape[2], noise.shape[3]), ctx.model.judge
+        wanted = judge.read(self.regions.boxes[number - 1].phrase) if judge else None
+        for count in range(1 + (self.technique.max_retries if wanted else 0)):
+            own = fork_generators((ctx.generators[row],), number * DRAFT_OFFSET + count * RETRY_OFFSET)
+            fresh = draw_noise(own, shape, ctx.model.plan.device)
+            text, name = pick_row(self.texts[number], row), self._name(number, row, count)
+            draft, changed = yield from self._draft(fresh, text, name, ctx, turn)
+            if judge and wanted:
+                with ctx.model.lock:
+                    picture = decode(ctx.model, draft)[0]
+                grade, reach = find_placed(wanted, WHOLE, judge.parser.parse([picture])[0], picture.size)
+                if grade == 1.0 and reach:
+                    return draft, (reach.x0 * shape[2], reach.y0 * shape[1], reach.x1 * shape[2], reach.y1 * shape[1])
+        return draft, find_edges(changed)
+
     def _draft(
-        self, latents: torch.Tensor, number: int, row: int, ctx: StepContext, turn: Turn
+        self, latents: torch.Tensor, text: TextCond, name: str, ctx: StepContext, turn: Turn
     ) -> Generator[Progress, None, tuple[torch.Tensor, torch.Tensor]]:
         """Walk the first steps of a run of its own.
 
         Returns: its clean estimate (1, c, h, w), and how much the words change that, (h, w), over its second half.
         """
-        model, text = ctx.model, pick_row(self.texts[number], row)
+        model = ctx.model
         # Attention that other techniques direct knows the places of the whole picture, not those of a draft.
         plain = KernelProcessor(model.plan.kernel)
         scheduler = make_scheduler(self.run.sampler, model.scheduler_config)
@@ -143,28 +166,29 @@ class _Pasting(Hooks):
             latents = scheduler.step(pred, timestep, latents, return_dict=False)[0]
             if 2 * step >= self.num_held - 1:
                 changed = changed + (told - without)[0].abs().mean(0)
-            yield Progress(0, ctx.num_steps, f"{self._name(number, row)}: step {step + 1}", preview(model, x0))
+            yield Progress(0, ctx.num_steps, f"{name}: step {step + 1}", preview(model, x0))
         return x0, smooth(changed[None])[0]
 
     def before_unet(self, latents: torch.Tensor, ctx: StepContext) -> torch.Tensor:
         """Put the collage, at the noise level of the step, in the place of the latents."""
         return add_noise(self.collage, self.noise, ctx.alpha_bar) if ctx.step < self.num_held else latents
 
-    def _name(self, number: int, row: int) -> str:
+    def _name(self, number: int, row: int, count: int = 0) -> str:
         """Say what is being drafted."""
         what = self.regions.boxes[number - 1].phrase if number else "the setting"
         picture = f"picture {row + 1} of {self.run.num_images}, " if self.run.num_images > 1 else ""
-        return f"{picture}draft of {what}"
+        again = f", try {count + 1}" if count else ""
+        return f"{picture}draft of {what}{again}"
 
 
-def find_edges(changed: torch.Tensor) -> tuple[int, int, int, int]:
+def find_edges(changed: torch.Tensor) -> Edges:
     """Return the edges (x0, y0, x1, y1), in cells, of what is at least EDGE_FRAC of the highest value of (h, w)."""
     cells = changed >= EDGE_FRAC * changed.max()
     rows, columns = cells.any(1).nonzero().flatten(), cells.any(0).nonzero().flatten()
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
 
 
-def put_into_box(canvas: torch.Tensor, draft: torch.Tensor, edges: tuple[int, int, int, int], box: Box) -> torch.Tensor:
+def put_into_box(canvas: torch.Tensor, draft: torch.Tensor, edges: Edges, box: Box) -> torch.Tensor:
     """Copy a rectangle of a draft into a box of the canvas, scaled to fit and fading out within a cell.
 
     Shapes:  canvas, draft (1, c, h, w); edges (x0, y0, x1, y1) in cells of the draft.

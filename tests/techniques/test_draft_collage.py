@@ -94,6 +94,14 @@ def test_drafts_are_reported_and_the_collage_is_shown(tiny_sd: ModelBundle) -> N
     assert sketches.pictures["The collage of drafts"][1] == BOXES and sketches.boxes == list(BOXES)
 
 
+def test_a_thing_that_is_not_seen_is_drafted_again_as_often_as_allowed(storybook: ModelBundle) -> None:
+    # After two steps of four on 64 px there is nothing yet that the scene parser could see.
+    drawn = draw(storybook, "a red boat", DraftCollage(BOXES[:1], max_retries=2), num_steps=4)
+    notes = [progress.note for progress in drawn.seen if progress.step == 0 and progress.note.endswith("step 1")]
+    tries = ("the setting", "a red boat", "a red boat, try 2", "a red boat, try 3")
+    assert notes == [f"draft of {what}: step 1" for what in tries]
+
+
 def test_exchanged_boxes_exchange_the_things(storybook: ModelBundle) -> None:
     left, right = (0.08, 0.3, 0.46, 0.7), (0.54, 0.3, 0.92, 0.7)
     assert storybook.judge is not None
