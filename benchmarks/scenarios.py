@@ -67,6 +67,37 @@ SCENARIOS = (
         ),
     ),
     Scenario(
+        "style",
+        "Does a picture take the style of another one, and nothing else? Visual Style Prompting against StyleAligned",
+        "benchmarks.style",
+        200,
+        "pairs",
+        (
+            FigureSpec(
+                "style_distance_ratio", "distance to the reference's style as a share of StyleAligned's", 0.70, True
+            ),
+            FigureSpec("gram_distance_ratio", "Gram distance as a share of StyleAligned's, geometric mean", 0.70, True),
+            FigureSpec(
+                "pareto_worst_ratio",
+                "distance as a share of StyleAligned's where no less of the content is shown, worst of its weights",
+                1.0,
+                True,
+            ),
+            FigureSpec(
+                "content_accuracy_gap",
+                "kind and colour as asked: what words alone have more (than StyleAligned)",
+                0.05,
+                True,
+            ),
+            FigureSpec(
+                "leakage", "the reference's thing appears, more often than with words alone (StyleAligned)", 0.05, True
+            ),
+            FigureSpec("cached_cost_ratio", "time of a picture with a known reference / without one", 1.2, True),
+            FigureSpec("first_cost_ratio", "time of the first picture with a new reference / without one", 2.2, True),
+            FigureSpec("four_pictures_s", "four pictures, 256 px, with a new reference (four plain ones)", 10.0, True),
+        ),
+    ),
+    Scenario(
         "autoencoder",
         "What the autoencoder keeps of a picture",
         "benchmarks.autoencoder",

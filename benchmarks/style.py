@@ -28,6 +28,7 @@ from benchmarks.style_pairs import (
     NAMED,
     VISUAL,
     WORDS,
+    compare_curves,
     describe_arms,
     describe_point,
     make_pairs,
@@ -197,8 +198,10 @@ def measure(settings: RunSettings) -> dict[str, Figure]:
     # Time is taken in the page's own number format.
     figures |= measure_costs(studio, load_storybook(settings.device))
     figures |= describe_arms(studio.pairs, arms)
+    curves: dict[str, list[Arm]] = {}
     for label, (technique, option, levels) in SWEPT.items():
         for level in levels:
             arm = studio.draw(f"{label}_{level}", {technique: {option: level}}, share=SWEPT_SHARE)
             figures |= describe_point(f"{label}_{level}", arms[WORDS], arm)
-    return figures
+            curves.setdefault(label, []).append(arm)
+    return figures | {"pareto_worst_ratio": compare_curves(curves["sa"], curves["vsp"])}

@@ -35,6 +35,13 @@ ANSWER_SEEDS = FIRST_HELD_OUT_SEED + 1_300_000_000
 READ, TRUE, GRAM = range(3)
 TINY = 1e-9  # of a distance, so that it has a logarithm
 WORDS, ALIGNED, VISUAL, NAMED, DRAWN = "words", "style_aligned", "visual_style", "named", "drawn"
+ARM_TITLES = {
+    WORDS: "words alone",
+    ALIGNED: "StyleAligned",
+    VISUAL: "Visual Style Prompting",
+    NAMED: "the style named in the prompt",
+    DRAWN: "drawn, not generated: what a perfect answer has",
+}
 
 
 @dataclass(frozen=True)
@@ -162,3 +169,17 @@ def describe_point(name: str, words: Arm, arm: Arm) -> dict[str, Figure]:
         f"pareto_{name}_distance": make_figure(arm.features[:, READ].tolist(), baseline=float(distance.mean())),
         f"pareto_{name}_content": make_figure(arm.score(is_right).tolist(), baseline=float(content.mean())),
     }
+
+
+def compare_curves(rivals: Sequence[Arm], arms: Sequence[Arm]) -> Figure:
+    """Say how one curve of style against content lies to another one: below 1, it is better at every strength.
+
+    Returns: the highest ratio, over the rival's points, of the shortest distance that shows no less of the content to
+             the rival's distance; 1 where no point shows as much.
+    """
+    points = [(arm.features[:, READ].mean(), arm.score(is_right).mean()) for arm in arms]
+    ratios = []
+    for rival in rivals:
+        distance, content = rival.features[:, READ].mean(), rival.score(is_right).mean()
+        ratios.append(min((own / distance for own, shown in points if shown >= content), default=1.0))
+    return Figure(float(max(ratios)), 1.0)

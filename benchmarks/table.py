@@ -73,6 +73,25 @@ def make_technique_table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def make_style_table(figures: dict[str, Any]) -> str:
+    """Write one line for each way to a picture in a style; distances as shares of those with words alone."""
+    from benchmarks.style_pairs import ARM_TITLES  # needs torch, which the other tables do not
+
+    lines = [
+        "| way | distance to the style | Gram distance | kind and colour as asked | the reference's thing appears |",
+        "|---|---|---|---|---|",
+    ]
+    for name, title in ARM_TITLES.items():
+        cells = [title]
+        for part in ("distance_ratio", "gram_ratio", "content", "leaks"):
+            figure = figures[f"{name}_{part}"]
+            low, high = figure["ci95"]
+            spread = f" ({low:.3f} to {high:.3f})" if low < high else ""
+            cells.append(f"{figure['value']:.3f}{spread}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def make_table(results: dict[str, dict[str, Any]]) -> str:
     """Write the whole section between the markers."""
     blocks = []
@@ -92,6 +111,8 @@ def make_table(results: dict[str, dict[str, Any]]) -> str:
         blocks.append("\n".join(lines))
         if scenario.name == "t2i_techniques":
             blocks.append(make_technique_table(result["figures"]))
+        if scenario.name == "style":
+            blocks.append(make_style_table(result["figures"]))
     return "\n\n".join(blocks)
 
 

@@ -11,6 +11,7 @@ import pytest
 from benchmarks.__main__ import make_parser
 from benchmarks.figures import load_results
 from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.style_pairs import ARM_TITLES
 from benchmarks.table import insert_table, make_table
 from benchmarks.trials import TRIALS
 from pipelines.backends import BACKEND_NAMES
@@ -18,6 +19,11 @@ from training.trainer import TrainerConfig
 from training.world.scene import BACKGROUNDS, COLOURS, KINDS, STYLES
 
 ROOT = Path(__file__).resolve().parents[1]
+# What the figures beyond those of the table begin with.
+TOLD = {
+    "t2i_techniques": tuple(f"{trial.name}_" for trial in TRIALS),
+    "style": (*(f"{name}_" for name in ARM_TITLES), "pareto_"),
+}
 README = (ROOT / "README.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
@@ -102,8 +108,7 @@ def test_every_scenario_has_a_committed_result_with_all_its_figures(scenario: Sc
     named = {figure.name for figure in scenario.figures}
     # Beyond those of the table only what is told of each thing that was tried, as NAME_effect and so on.
     assert named <= set(result["figures"])
-    tried = tuple(f"{trial.name}_" for trial in TRIALS) if scenario.name == "t2i_techniques" else ()
-    assert all(name in named or name.startswith(tried) for name in result["figures"])
+    assert all(name in named or name.startswith(TOLD.get(scenario.name, ())) for name in result["figures"])
     for figure in result["figures"].values():
         assert set(figure) == {"value", "baseline", "ci95", "unit"}
         assert figure["ci95"] is None or figure["ci95"][0] <= figure["value"] <= figure["ci95"][1]

@@ -49,7 +49,7 @@ class VisualStyle:
     needs_whole_picture: ClassVar[bool] = True
 
     references: tuple[StyleSource, ...] = ()
-    strength: float = ranged(0.8, 0.0, 1.0, 0.05, label="Strength", help="How much is taken from the style picture.")
+    strength: float = ranged(0.7, 0.0, 1.0, 0.05, label="Strength", help="How much is taken from the style picture.")
     depth: int = ranged(
         4, 1, 4, 1, label="Depth", help="1 changes the finest decoder layers: colours, strokes; 4 all layers."
     )

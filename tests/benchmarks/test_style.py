@@ -18,6 +18,7 @@ from benchmarks.style_pairs import (
     VISUAL,
     WORDS,
     Pair,
+    compare_curves,
     compare_difference,
     compare_ratio,
     compare_shares,
@@ -157,6 +158,16 @@ def test_a_point_of_the_curve_is_compared_on_its_own_pairs() -> None:
     assert list(figures) == ["pareto_vsp_0.2_distance", "pareto_vsp_0.2_content"]
     assert figures["pareto_vsp_0.2_content"].value == pytest.approx(10 / 12)
     assert figures["pareto_vsp_0.2_distance"].baseline == pytest.approx(words.features[:12, READ].mean())
+
+
+def test_a_curve_lies_below_another_where_it_shows_no_less() -> None:
+    few = PAIRS[:12]
+    rivals = [make_arm(1.0, 12, 0, few), make_arm(0.5, 6, 0, few)]
+    better = [make_arm(0.8, 12, 0, few), make_arm(0.3, 5, 0, few)]
+    assert compare_curves(rivals, better).value == pytest.approx(0.8 / 0.5)  # 0.3 shows less than the rival's second
+    assert compare_curves(rivals[:1], better).value == pytest.approx(0.8)
+    assert compare_curves(rivals, [*better, make_arm(0.4, 6, 0, few)]).value == pytest.approx(0.8)
+    assert compare_curves(rivals[:1], better[1:]).value == 1
 
 
 def test_a_kept_arm_is_of_its_judges(tmp_path: Path) -> None:
