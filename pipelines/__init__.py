@@ -8,13 +8,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pipelines.drag_points import DragPair, check_pairs
 from pipelines.errors import BackendUnavailable, CompositionError, UserError
 from pipelines.params import Choice, Flag, Range, Text, ranges, specs, validate
-from pipelines.png_settings import read_settings, read_style_settings, settings_to_pnginfo, to_python
+from pipelines.png_settings import (
+    read_drag_settings,
+    read_settings,
+    read_style_settings,
+    settings_to_pnginfo,
+    to_python,
+)
 from pipelines.quick_start import collect_no_garbage
-from pipelines.technique_catalogue import STYLE_TECHNIQUES, TechniqueEntry, catalogue
+from pipelines.technique_catalogue import DRAG_TECHNIQUES, STYLE_TECHNIQUES, TechniqueEntry, catalogue
 from pipelines.types import (
     SAMPLERS,
+    DragProgress,
+    DragRequest,
+    DragResult,
     ImageResult,
     Measure,
     Progress,
@@ -23,10 +33,11 @@ from pipelines.types import (
     StyleResult,
     TextToImageRequest,
 )
-from pipelines.uploads import Upload, read_picture
+from pipelines.uploads import Upload, read_mask, read_picture, write_mask
 
 if TYPE_CHECKING:
     from pipelines.cache import ModelStore
+    from pipelines.drag_editing import ask_for_picture, drag_stream, fit_picture, fit_request
     from pipelines.layout import propose_layout
     from pipelines.model import badge, unknown_words
     from pipelines.style_prompting import style_stream
@@ -34,7 +45,11 @@ if TYPE_CHECKING:
 
 _LATE = {
     "ModelStore": "pipelines.cache",
+    "ask_for_picture": "pipelines.drag_editing",
     "badge": "pipelines.model",
+    "drag_stream": "pipelines.drag_editing",
+    "fit_picture": "pipelines.drag_editing",
+    "fit_request": "pipelines.drag_editing",
     "propose_layout": "pipelines.layout",
     "unknown_words": "pipelines.model",
     "style_stream": "pipelines.style_prompting",
@@ -42,11 +57,16 @@ _LATE = {
 }
 
 __all__ = [
+    "DRAG_TECHNIQUES",
     "SAMPLERS",
     "STYLE_TECHNIQUES",
     "BackendUnavailable",
     "Choice",
     "CompositionError",
+    "DragPair",
+    "DragProgress",
+    "DragRequest",
+    "DragResult",
     "Flag",
     "ImageResult",
     "Measure",
@@ -61,11 +81,18 @@ __all__ = [
     "TextToImageRequest",
     "Upload",
     "UserError",
+    "ask_for_picture",
     "badge",
     "catalogue",
+    "check_pairs",
     "collect_no_garbage",
+    "drag_stream",
+    "fit_picture",
+    "fit_request",
     "propose_layout",
     "ranges",
+    "read_drag_settings",
+    "read_mask",
     "read_picture",
     "read_settings",
     "read_style_settings",
@@ -76,6 +103,7 @@ __all__ = [
     "to_python",
     "unknown_words",
     "validate",
+    "write_mask",
 ]
 
 

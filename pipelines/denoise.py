@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from pipelines.cfg_batch import guide, join_halves, split_halves
-from pipelines.images import preview
+from pipelines.images import decode, preview
 from pipelines.layout import Box
 from pipelines.model import ModelBundle, TextCond, run_unet
 from pipelines.schedules import make_scheduler, pred_to_x0, x0_to_pred
@@ -30,7 +30,11 @@ from pipelines.windows import Window
 
 @dataclass(frozen=True)
 class DenoiseSettings:
-    """Say how to run the loop; sizes in px; preview_every 0 draws no previews."""
+    """Say how to run the loop.
+
+    Units: sizes in px; preview_every 0 draws no previews; decode_every above 0 decodes each such preview in full; steps
+           before start_step are left out, which suits techniques whose `init` knows the latents there.
+    """
 
     seed: int
     num_images: int
@@ -40,6 +44,8 @@ class DenoiseSettings:
     width_px: int
     height_px: int
     preview_every: int = 1
+    start_step: int = 0
+    decode_every: int = 0
 
 
 @dataclass
@@ -96,10 +102,10 @@ def denoise(
     with ExitStack() as stack:
         hooks = [(technique, stack.enter_context(technique.open(model, run))) for technique in techniques]
         turn = partial(_take_turn, model, [hook for _, hook in hooks])
-        timesteps = scheduler.timesteps.tolist()
+        timesteps, first = scheduler.timesteps.tolist(), settings.start_step
         for _, hook in hooks:
-            latents = yield from hook.init(latents, loop.make_context(0, timesteps[0]), turn)
-        for step, timestep in enumerate(timesteps):
+            latents = yield from hook.init(latents, loop.make_context(first, timesteps[first]), turn)
+        for step, timestep in enumerate(timesteps[first:], first):
             step_start = time.perf_counter()
             ctx = loop.make_context(step, timestep)
             with turn():
@@ -107,8 +113,11 @@ def denoise(
             done = step + 1
             wants_preview = settings.preview_every and (done % settings.preview_every == 0 or done == run.num_steps)
             picture = preview(model, x0) if wants_preview else None
+            if picture and settings.decode_every and done % settings.decode_every == 0:
+                with model.lock:
+                    picture = decode(model, x0[:1])[0]
             model.timer.seconds_per_step = time.perf_counter() - step_start
-            left_s = (time.perf_counter() - start) / done * (run.num_steps - done)
+            left_s = (time.perf_counter() - start) / (done - first) * (run.num_steps - done)
             yield Progress(done, run.num_steps, f"step {done}/{run.num_steps}", picture, left_s)
     return latents
 

@@ -263,6 +263,18 @@ class SceneParser:
                 scenes[index] = _scale_boxes(scene, images[index].size, (fitted.shape[3], fitted.shape[2]))
         return [scenes[index] for index in range(len(images))]
 
+    @torch.no_grad()
+    def locate(self, image: Image.Image) -> tuple[ParsedScene, torch.Tensor]:
+        """Read one picture with the outlines of its things.
+
+        Shapes:  (1 + K, h, w) float32 in 0..1: how probable the backdrop and each kind is in each cell.
+        Returns: the scene, boxes in the picture's own pixels, and that map over the whole picture.
+        """
+        [(_, fitted)] = self.fit([image], 1)
+        output = self.model(fitted)
+        [scene] = decode_scenes(output, self.config)
+        return _scale_boxes(scene, image.size, (fitted.shape[3], fitted.shape[2])), output.cell_kind[0].softmax(0)
+
     def fit(self, images: Sequence[Image.Image], batch_size: int) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Scale pictures to what the network was trained on and stack those of one size.
 

@@ -16,7 +16,7 @@ from pipelines.errors import UserError
 from pipelines.params import KEY, Described, check_value, choice, flag, ranged, text
 
 FOLDER = Path(__file__).with_name("techniques")
-TEXT_TECHNIQUES, STYLE_TECHNIQUES = "TECHNIQUES", "STYLE_TECHNIQUES"
+TEXT_TECHNIQUES, STYLE_TECHNIQUES, DRAG_TECHNIQUES = "TECHNIQUES", "STYLE_TECHNIQUES", "DRAG_TECHNIQUES"
 _MAKERS = {maker.__name__: maker for maker in (ranged, choice, flag, text)}
 _LINE_CHARS = 300
 
@@ -62,6 +62,15 @@ def check_style(chosen: Any) -> dict[str, dict[str, Any]]:
     if len(checked) > 1:
         titles = " and ".join(catalogue(STYLE_TECHNIQUES)[name].title for name in checked)
         raise UserError(f"{titles} both change the same attention; choose one of them.")
+    return checked
+
+
+def check_drag(chosen: Any) -> dict[str, dict[str, Any]]:
+    """Check which technique pulls: exactly one, as in `check_techniques`."""
+    checked = check_techniques(chosen, DRAG_TECHNIQUES)
+    if len(checked) != 1:
+        titles = ", ".join(entry.title for entry in catalogue(DRAG_TECHNIQUES).values())
+        raise UserError(f"{len(checked)} ways of dragging are chosen; choose one of {titles}.")
     return checked
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from pipelines.backends import DEFAULT_BACKEND
+from pipelines.drag_points import DragPair, read_pairs
 from pipelines.params import checked, choice, flag, ranged, text
-from pipelines.technique_catalogue import check_style, check_techniques
+from pipelines.technique_catalogue import check_drag, check_style, check_techniques
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SAMPLERS = ("dpmpp_2m", "ddim", "unipc", "ddim_short")
 EXTENSIONS = ("no", "left", "right", "both")
 WAYS_OF_READING = ("noise", "inversion")
+WAYS_OF_PULLING = ("auto", "move", "stretch")
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,79 @@ class StyleResult:
     def images(self) -> tuple[Image.Image, ...]:
         """Return the pictures that were asked for."""
         return self.arms[-1].images
+
+
+@dataclass(frozen=True)
+class DragRequest:
+    """Say what to pull where; the picture is given, or drawn from the prompt where there is none.
+
+    Units: pairs and mask in px of the picture, which has the backend's own size (`fit_picture` brings it there); the
+           mask is as large, white may move, None lets the machine find what lies under the handles; pull says whether
+           a thing is moved as a whole or stretched, auto decides by where it is held.
+    """
+
+    picture: Image.Image | None = None
+    prompt: str = text("", 10_000, label="Words of the picture", help="What it shows, as far as known; may be empty.")
+    pairs: tuple[DragPair, ...] = checked(tuple, read_pairs, label="Pairs", help="Each a handle and its target.")
+    mask: Image.Image | None = None
+    techniques: dict[str, dict[str, Any]] = checked(
+        lambda: {"fast_drag": {}},
+        check_drag,
+        label="Method",
+        help="How it is pulled: {name: {option: value}}, exactly one.",
+    )
+    pull: str = choice(
+        "auto",
+        WAYS_OF_PULLING,
+        label="Pull",
+        help="Move the thing as a whole, or stretch it; auto decides by the handle.",
+    )
+    fit: bool = flag(False, label="Learn the picture first", help="For uploads: the model learns the picture first.")
+    seed: int = ranged(0, 0, 2**32 - 1, 1, label="Seed", help="The same seed and settings give the same picture.")
+    num_steps: int = ranged(20, 4, 100, 1, label="Steps", help="More steps are slower and a little finer.")
+    backend: str = text(DEFAULT_BACKEND, 100, label="Backend", help="Which model draws.")
+
+
+@dataclass(frozen=True)
+class DragProgress(Progress):
+    """Report where the handles are.
+
+    Units: handles in px of the picture, in the order of the pairs; left_px their mean distance to the targets; state is
+           the best picture so far in full size, what lies outside the mask as it was: what a stop keeps. None as long
+           as nothing was pulled.
+    """
+
+    handles: tuple[tuple[float, float], ...] = ()
+    left_px: float = 0.0
+    state: Image.Image | None = None
+
+
+@dataclass(frozen=True)
+class DragResult:
+    """Hold a pulled picture beside the one it comes from.
+
+    Units: all px are those of `original`, the picture as the model saw it; mask shows what was free to move; handles
+           are where the handles' surroundings were found again; measures compare before with after; stages_s are the
+           seconds of each stage by name (invert, fit, pull, draw); inversion_db says how well the picture is known.
+    """
+
+    image: Image.Image
+    original: Image.Image
+    mask: Image.Image
+    handles: tuple[tuple[float, float], ...]
+    measures: tuple[Measure, ...]
+    seed_used: int
+    seconds: float
+    stages_s: tuple[tuple[str, float], ...]
+    inversion_db: float
+    notes: tuple[str, ...]
+    request: DragRequest
+    sketches: tuple[tuple[str, Image.Image], ...] = ()
+
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """Return the pulled picture as the only one."""
+        return (self.image,)
 
 
 @dataclass(frozen=True)

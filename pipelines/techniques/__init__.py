@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.drag_task import DragTask
 from pipelines.layout import Box
 from pipelines.style_reference import StyleSource
 from pipelines.techniques.acc_diffusion import AccDiffusion
@@ -12,6 +13,9 @@ from pipelines.techniques.attend_and_excite import AttendAndExcite
 from pipelines.techniques.base import Technique
 from pipelines.techniques.cfg_rescale import CfgRescale
 from pipelines.techniques.draft_collage import DraftCollage
+from pipelines.techniques.drag_diffusion import DragDiffusion
+from pipelines.techniques.drag_noise import DragNoise
+from pipelines.techniques.fast_drag import FastDrag
 from pipelines.techniques.initno import InitNo
 from pipelines.techniques.mulan import MuLan
 from pipelines.techniques.multi_diffusion import MultiDiffusion
@@ -41,6 +45,8 @@ TECHNIQUES = (
 # These need a picture, so they are offered by the tab that takes one.
 STYLE_TECHNIQUES = (VisualStyle, StyleAligned)
 PICTURE_TECHNIQUES = (*STYLE_TECHNIQUES, Outpaint)
+# These also need handles and targets.
+DRAG_TECHNIQUES = (FastDrag, DragNoise, DragDiffusion)
 
 
 def make_techniques(chosen: Mapping[str, Mapping[str, Any]]) -> tuple[Technique, ...]:
@@ -59,3 +65,9 @@ def make_style(chosen: Mapping[str, Mapping[str, Any]], references: tuple[StyleS
     """Make the record of a checked style technique ({name: {option: value}}, none or one) with its style pictures."""
     made = (style(references=references, **chosen[style.name]) for style in STYLE_TECHNIQUES if style.name in chosen)
     return tuple(made)
+
+
+def make_drag(chosen: Mapping[str, Mapping[str, Any]], task: DragTask | None) -> FastDrag | DragNoise | DragDiffusion:
+    """Make the record of a checked drag technique ({name: {option: value}}, exactly one) with what it is to drag."""
+    made = (drag(task=task, **chosen[drag.name]) for drag in DRAG_TECHNIQUES if drag.name in chosen)
+    return next(made)

@@ -17,20 +17,23 @@ from pipelines.errors import CompositionError
 from pipelines.model import ModelBundle
 from pipelines.params import validate
 from pipelines.style_reference import make_source
-from pipelines.techniques import PICTURE_TECHNIQUES, TECHNIQUES
+from pipelines.techniques import DRAG_TECHNIQUES, PICTURE_TECHNIQUES, TECHNIQUES
 from pipelines.techniques.base import POINTS, Hooks, Technique, check_compatible
 from pipelines.techniques.cfg_rescale import CfgRescale
 from pipelines.techniques.multi_diffusion import MultiDiffusion
 from pipelines.techniques.s_cfg import SCfg
 from pipelines.text_side import encode_prompt
 from pipelines.types import RunInfo, StepContext
+from tests.drags import make_task
 from tests.pictures import make_ramp
 from tests.runs import describe_run, finish
 
 NUM_STEPS = 2
 TRAINED_PX = 256
 HEIGHT_PX = 64  # low, to be quick; and wider than the trained size, where every technique has something to do
-ALL = (*TECHNIQUES, *PICTURE_TECHNIQUES)
+ALL = (*TECHNIQUES, *PICTURE_TECHNIQUES, *DRAG_TECHNIQUES)
+# Rounds of an optimisation, which a contract needs few of.
+FEW = {"drag_noise": {"num_rounds": 2}, "drag_diffusion": {"num_rounds": 2}}
 each_technique = pytest.mark.parametrize("technique", ALL, ids=lambda cls: cls.__name__)
 
 
@@ -79,6 +82,9 @@ class SoftenHooks(Hooks):
 
 def make(technique: type[Technique], model: ModelBundle) -> Technique:
     """Make a working record: the defaults, with a picture for those that need one."""
+    if technique in DRAG_TECHNIQUES:
+        task = make_task(model, model.spec.image_px * 5 // 4, HEIGHT_PX)
+        return technique(task=task, **FEW.get(technique.name, {}))  # type: ignore[call-arg]
     if technique not in PICTURE_TECHNIQUES:
         return technique()
     source = make_source(model, make_ramp(model.spec.image_px, HEIGHT_PX))
