@@ -108,7 +108,7 @@ def _placed_parts(thing: SceneObject) -> list[tuple[skia.Path, str, bool]]:
     """Return (outline in picture pixels, tone, is_line) for each part of an object."""
     matrix = skia.Matrix.Translate(thing.x_px, thing.y_px)
     matrix.preRotate(thing.tilt_deg)
-    matrix.preScale(thing.size_px / 2, thing.size_px / 2)
+    matrix.preScale(thing.size_px / 2 * thing.stretch[0], thing.size_px / 2 * thing.stretch[1])
     placed = []
     for part in make_parts(thing.kind, thing.identity):
         part.path.transform(matrix)  # in place: the parts were made for this call

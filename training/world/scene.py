@@ -7,7 +7,7 @@ prompting must carry over.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -68,7 +68,8 @@ class Look:
 class SceneObject:
     """One object: what it is, its colour, where it stands and how large it is.
 
-    Units: x_px, y_px centre from top left; size_px edge of the square that holds it; tilt_deg clockwise.
+    Units: x_px, y_px centre from top left; size_px edge of the square that holds it; tilt_deg clockwise; stretch
+           (across, down) multiplies the edges along the object's own axes.
     """
 
     kind: str
@@ -79,6 +80,8 @@ class SceneObject:
     size: str = "medium"
     tilt_deg: float = 0.0
     identity: Identity = Identity()
+    # Sampled scenes are never stretched: only an edit does that, so what a record looks like in print stays the same.
+    stretch: tuple[float, float] = field(default=(1.0, 1.0), repr=False)
 
 
 @dataclass(frozen=True)
@@ -278,6 +281,13 @@ def resize_object(scene: Scene, index: int, factor: float) -> Scene:
     """Return the same scene with one object's edge length multiplied by `factor`."""
     thing = scene.objects[index]
     return _replace_object(scene, index, replace(thing, size_px=thing.size_px * factor))
+
+
+def stretch_object(scene: Scene, index: int, across: float, down: float) -> Scene:
+    """Return the same scene with one object made wider or taller along its own axes, around its centre."""
+    thing = scene.objects[index]
+    stretch = (thing.stretch[0] * across, thing.stretch[1] * down)
+    return _replace_object(scene, index, replace(thing, stretch=stretch))
 
 
 def recolour_object(scene: Scene, index: int, colour: str) -> Scene:
