@@ -1,8 +1,8 @@
 """Settings inside the PNG: written with every download, read back when a picture is dropped in, and as Python code.
 
-Two text chunks are written: `limelight` (our request as JSON, read back exactly; style pictures are not part of it)
-and `parameters` (the line format that other tools read). Reading walks the chunk headers itself and never loads more
-than MAX_SETTINGS_BYTES of text.
+Two text chunks are written: `limelight` (our request as JSON, read back exactly; pictures are not part of it, but the
+mask of a drag is) and `parameters` (the line format that other tools read). Reading walks the chunk headers itself and
+never loads more than MAX_SETTINGS_BYTES of text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pipelines.backends import BACKEND_NAMES, find_spec
 from pipelines.errors import UserError
 from pipelines.params import validate
 from pipelines.technique_catalogue import catalogue
-from pipelines.types import ImageResult, StyleRequest, StyleResult, TextToImageRequest
+from pipelines.types import DragRequest, DragResult, ImageResult, StyleRequest, StyleResult, TextToImageRequest
+from pipelines.uploads import read_mask, write_mask
 
 KEY = "limelight"
 OTHER_KEY = "parameters"
@@ -37,15 +38,23 @@ _SCHEDULER_CLASSES = {
     "ddim_short": "DPMSolverMultistepScheduler",
 }
 # Which tab wrote the settings; what names none is the oldest.
-_TABS: dict[type, str] = {TextToImageRequest: "Text to image", StyleRequest: "Style prompting"}
-_PICTURES = ("reference", "second")
+_TABS: dict[type, str] = {
+    TextToImageRequest: "Text to image",
+    StyleRequest: "Style prompting",
+    DragRequest: "Drag editing",
+}
+_PICTURES = ("reference", "second", "picture", "mask")
+_FORGED = "The settings inside this PNG were not written by Limelight; set them by hand."
 
-Request = TextToImageRequest | StyleRequest
-_Asked = TypeVar("_Asked", TextToImageRequest, StyleRequest)
+Request = TextToImageRequest | StyleRequest | DragRequest
+Result = ImageResult | StyleResult | DragResult
+_Asked = TypeVar("_Asked", TextToImageRequest, StyleRequest, DragRequest)
 
 
-def _single_request(result: ImageResult | StyleResult, index: int) -> Request:
+def _single_request(result: Result, index: int) -> Request:
     """Make the request that draws picture `index` of a result on its own."""
+    if isinstance(result, DragResult):
+        return dataclasses.replace(result.request, seed=result.seed_used)
     return dataclasses.replace(result.request, seed=result.seed_used + index, num_images=1, compare=False)
 
 
@@ -54,7 +63,7 @@ def _list_fields(request_cls: type[Request]) -> list[str]:
     return [field.name for field in dataclasses.fields(request_cls) if field.name not in _PICTURES]
 
 
-def settings_to_pnginfo(result: ImageResult | StyleResult, index: int = 0) -> PngImagePlugin.PngInfo:
+def settings_to_pnginfo(result: Result, index: int = 0) -> PngImagePlugin.PngInfo:
     """Write the settings of picture `index` as PNG text chunks, to be passed to `image.save(pnginfo=...)`.
 
     Returns: chunks `limelight` (JSON) and `parameters` (one readable block).
@@ -66,6 +75,10 @@ def settings_to_pnginfo(result: ImageResult | StyleResult, index: int = 0) -> Pn
     info = PngImagePlugin.PngInfo()
     fields = {name: getattr(request, name) for name in _list_fields(type(request))}
     document = {"version": FORMAT_VERSION, "tab": _TABS[type(request)], "request": fields}
+    if isinstance(request, DragRequest):
+        fields["pairs"] = [dataclasses.asdict(pair) for pair in request.pairs]
+        document["mask"] = None if request.mask is None else write_mask(request.mask)
+        document["is_drawn"] = request.picture is None
     info.add_text(KEY, json.dumps(document, ensure_ascii=True))
     info.add_text(OTHER_KEY, _to_parameters(request, result.images[index].size))
     return info
@@ -74,16 +87,13 @@ def settings_to_pnginfo(result: ImageResult | StyleResult, index: int = 0) -> Pn
 def _to_parameters(request: Request, size_px: tuple[int, int]) -> str:
     """Write the settings in the line format that other tools read."""
     lines = [request.prompt]
-    if request.negative_prompt:
-        lines.append(f"Negative prompt: {request.negative_prompt}")
-    settings = {
-        "Steps": request.num_steps,
-        "Sampler": _SAMPLER_TITLES[request.sampler],
-        "CFG scale": f"{request.guidance_scale:g}",
-        "Seed": request.seed,
-        "Size": f"{size_px[0]}x{size_px[1]}",
-        "Model": request.backend,
-    }
+    settings: dict[str, Any] = {"Steps": request.num_steps}
+    if not isinstance(request, DragRequest):
+        if request.negative_prompt:
+            lines.append(f"Negative prompt: {request.negative_prompt}")
+        settings["Sampler"] = _SAMPLER_TITLES[request.sampler]
+        settings["CFG scale"] = f"{request.guidance_scale:g}"
+    settings |= {"Seed": request.seed, "Size": f"{size_px[0]}x{size_px[1]}", "Model": request.backend}
     if request.techniques:
         # Other tools read up to the next comma, so the options stay in our own key.
         settings["Techniques"] = " + ".join(request.techniques)
@@ -116,6 +126,21 @@ def read_style_settings(path: str | Path) -> StyleRequest:
     if KEY not in texts:
         raise UserError("This picture holds no style settings; choose a PNG from the tab Style prompting.")
     return _from_json(texts[KEY], StyleRequest)
+
+
+def read_drag_settings(path: str | Path) -> tuple[DragRequest, bool]:
+    """Read the request of the drag tab back from its PNG, with its mask but without its picture.
+
+    Returns: a validated request, and whether its picture was drawn from its words and seed, so that it can be again.
+    Raises:  UserError as `read_settings`.
+    """
+    texts = _read_texts(Path(path))
+    if KEY not in texts:
+        raise UserError("This picture holds no drag settings; choose a PNG from the tab Drag editing.")
+    request = _from_json(texts[KEY], DragRequest)
+    document = json.loads(texts[KEY])
+    mask = document.get("mask")
+    return dataclasses.replace(request, mask=None if mask is None else read_mask(mask)), bool(document.get("is_drawn"))
 
 
 def _read_texts(path: Path) -> dict[str, str]:
@@ -164,21 +189,20 @@ def _read_text_chunk(file: BinaryIO, length: int, kind: bytes) -> tuple[str, str
 
 def _from_json(source: str, asked: type[_Asked]) -> _Asked:
     """Parse our own JSON key into a validated request of the tab that asks."""
-    forged = "The settings inside this PNG were not written by Limelight; set them by hand."
     try:
         document = json.loads(source)
     # RecursionError: thousands of opening brackets; both mean that somebody else wrote this text.
     except (ValueError, RecursionError) as error:
-        raise UserError(forged) from error
+        raise UserError(_FORGED) from error
     fields = document.get("request") if isinstance(document, dict) else None
     if not isinstance(fields, dict) or document.get("version") != FORMAT_VERSION:
-        raise UserError(forged)
+        raise UserError(_FORGED)
     tab = document.get("tab", _TABS[TextToImageRequest])
     if tab not in _TABS.values():
-        raise UserError(forged)
+        raise UserError(_FORGED)
     if tab != _TABS[asked]:
         raise UserError(f"This picture was drawn in the tab {tab}; drop it into the settings there.")
-    return _to_request(fields, forged, asked)
+    return _to_request(fields, _FORGED, asked)
 
 
 def _to_request(fields: dict[str, Any], forged: str, asked: type[_Asked]) -> _Asked:
@@ -228,6 +252,8 @@ def to_python(request: Request) -> str:
     """
     if isinstance(request, StyleRequest):
         return _to_own_python(request, "style_stream")
+    if isinstance(request, DragRequest):
+        return _to_own_python(request, "drag_stream")
     if set(request.techniques) - {"cfg_rescale"}:
         return _to_own_python(request, "text_to_image_stream")
     options = request.techniques.get("cfg_rescale")
@@ -269,11 +295,12 @@ def _to_own_python(request: Request, stream: str) -> str:
     values = {name: getattr(request, name) for name in _list_fields(type(request))}
     lines = [f"{name}={value!r}," for name, value in values.items() if value != defaults[name] or name == "prompt"]
     pictures = [name for name in _PICTURES if getattr(request, name, None) is not None]
-    lines += [f'{name}=Image.open("{name}.png"),  # a style picture of yours' for name in pictures]
+    lines += [f'{name}=Image.open("{name}.png"),  # put this picture of yours beside the script' for name in pictures]
     opener = "from PIL import Image\n\n" if pictures else ""
     arguments = "".join(f"    {line}\n" for line in lines)
+    pair = "DragPair, " if isinstance(request, DragRequest) else ""
     return (
-        f"{opener}from pipelines import ModelStore, {record}, {stream}\n\n"
+        f"{opener}from pipelines import {pair}ModelStore, {record}, {stream}\n\n"
         f"request = {record}(\n{arguments})\n"
         f"*steps, result = {stream}(request, ModelStore())\n"
         f"for index, image in enumerate(result.images):\n"

@@ -1,12 +1,15 @@
-"""Pictures from outside: checked by their header before anything is decoded, then made plain RGB.
+"""Pictures and masks from outside: checked by their header before anything is decoded, then made plain RGB or grey.
 
 The only place that opens a visitor's file as a picture.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -18,6 +21,9 @@ MAX_MEGAPIXELS = 16
 MIN_SIDE_PX = 32
 MAX_RATIO = 8
 PAPER = (255, 255, 255)
+MAX_MASK_CHARS = 400_000
+_MASK_START = "data:image/png;base64,"
+_MASK_SENTENCE = "The mask cannot be read; clear it and paint it again."
 _ALLOWED = "choose a PNG, JPEG or WebP picture"
 
 
@@ -56,7 +62,7 @@ def read_picture(path: str | Path) -> Upload:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, (*PAPER, 255)), picture.convert("RGBA"))
         notes.append("The picture is transparent; it was laid on white paper.")
     elif picture.mode in ("1", "L", "I;16", "I", "F"):
-        notes.append("The picture has no colours, so none can be taken from it.")
+        notes.append("The picture has no colours.")
     return Upload(picture.convert("RGB"), tuple(notes))
 
 
@@ -71,3 +77,28 @@ def _check_sides(width: int, height: int) -> None:
         raise UserError(
             f"{size}, which is too long; choose one whose long side is at most {MAX_RATIO} times the short one."
         )
+
+
+def read_mask(address: Any) -> Image.Image:
+    """Open a painted mask, a PNG written out as data address.
+
+    Returns: a grey picture of 0 and 255; white may move.
+    Raises:  UserError with one sentence if it is anything else.
+    """
+    if not isinstance(address, str) or not address.startswith(_MASK_START) or len(address) > MAX_MASK_CHARS:
+        raise UserError(_MASK_SENTENCE)
+    try:
+        data = base64.b64decode(address.removeprefix(_MASK_START), validate=True)
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as file:
+            _check_sides(*file.size)
+            return file.convert("L").point(lambda level: 255 * (level > 127))
+    # Among them binascii.Error and what a broken PNG raises.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(_MASK_SENTENCE) from error
+
+
+def write_mask(mask: Image.Image) -> str:
+    """Write a mask out as data address, which `read_mask` reads back."""
+    data = io.BytesIO()
+    mask.convert("L").point(lambda level: 255 * (level > 127)).convert("1").save(data, "PNG", optimize=True)
+    return _MASK_START + base64.b64encode(data.getvalue()).decode("ascii")

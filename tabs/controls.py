@@ -156,8 +156,11 @@ def build_result(invitation: str) -> dict[str, Any]:
     return made | build_findings("What the techniques looked at")
 
 
-def build_findings(sketches: str) -> dict[str, Any]:
-    """Lay out what stands below every stage: facts, explaining pictures, notes, and what to do with the picture."""
+def build_findings(sketches: str, *, drag: str = "Drag this") -> dict[str, Any]:
+    """Lay out what stands below every stage: facts, explaining pictures, notes, and what to do with the picture.
+
+    `drag` names the button that sends the picture to the tab where it is dragged.
+    """
     made: dict[str, Any] = {}
     made["facts"] = gr.HTML(elem_classes="facts-box", apply_default_css=False)
     made["sketches"] = gr.Gallery(
@@ -176,6 +179,7 @@ def build_findings(sketches: str) -> dict[str, Any]:
         made["reuse"] = gr.Button("Reuse seed", interactive=False, size="sm", min_width=100)
         made["copy"] = gr.Button("Copy as Python", interactive=False, size="sm", min_width=120)
         made["use"] = gr.Button("Use as style", interactive=False, size="sm", min_width=110)
+        made["drag"] = gr.Button(drag, interactive=False, size="sm", min_width=90)
     made["python"] = gr.Code(language="python", label="The same picture in plain diffusers", visible=False)
     made["shown"] = gr.State(None)
     made["path"] = gr.State("")
@@ -183,7 +187,7 @@ def build_findings(sketches: str) -> dict[str, Any]:
     return made
 
 
-def show_step(progress: Progress, prompt: str, *, hides: str) -> dict[str, Any]:
+def show_step(progress: Progress, *, prompt: str, hides: str) -> dict[str, Any]:
     """Turn one finished step into updates: the line under the picture, and the preview if there is one.
 
     `hides` names the widget that shows a finished result in the preview's place.
@@ -225,6 +229,7 @@ def show_result(result: ImageResult) -> dict[str, Any]:
         "reuse": gr.Button(interactive=True),
         "copy": gr.Button(interactive=True),
         "use": gr.Button(interactive=True),
+        "drag": gr.Button(interactive=True),
         "shown": request,
         "path": path,
     }

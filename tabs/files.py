@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
+from PIL import Image
 
-from pipelines import ImageResult, StyleResult, settings_to_pnginfo
+from pipelines import DragResult, ImageResult, StyleResult, settings_to_pnginfo
 
 FOLDER_VARIABLE = "GRADIO_TEMP_DIR"
 SWEEP_S = (600, 3600)  # how often temporary pictures are looked at, and how old one may become
@@ -40,9 +42,14 @@ def own_folder() -> Iterator[Path]:
                 os.environ[FOLDER_VARIABLE] = before
 
 
-def save_png(result: ImageResult | StyleResult, index: int = 0) -> str:
+def save_png(result: ImageResult | StyleResult | DragResult, index: int = 0) -> str:
     """Write one picture with its settings inside, where gradio serves it and deletes it after its time."""
+    info = settings_to_pnginfo(result, index)
+    return save_picture(result.images[index], f"limelight-{result.seed_used + index}.png", pnginfo=info)
+
+
+def save_picture(picture: Image.Image, name: str, **options: Any) -> str:
+    """Write a picture as PNG where gradio serves it and deletes it after its time."""
     data = io.BytesIO()
-    result.images[index].save(data, "PNG", pnginfo=settings_to_pnginfo(result, index))
-    name = f"limelight-{result.seed_used + index}.png"
+    picture.save(data, "PNG", **options)
     return str(save_bytes_to_cache(data.getvalue(), name, get_upload_folder()))

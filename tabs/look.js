@@ -71,12 +71,13 @@
   /* The comparison's divider knows only the mouse: name both pictures, and let the arrow keys drag it. */
   const dressPair = (pair) => {
     const label = pair.querySelector("label")?.textContent.trim() || "Comparison";
-    pair.querySelectorAll("img").forEach((image, side) => { image.alt = `${side ? "On" : "Off"}: ${label}`; });
+    const names = pair.closest(".drag-tab") ? ["Before", "After"] : ["Off", "On"];
+    pair.querySelectorAll("img").forEach((image, side) => { image.alt = `${names[side]}: ${label}`; });
     const divider = pair.querySelector('[data-testid="slider"]');
     if (!divider || divider.tabIndex === 0) return;
     divider.tabIndex = 0;
     divider.setAttribute("role", "slider");
-    divider.setAttribute("aria-label", "Divider: left of it off, right of it on");
+    divider.setAttribute("aria-label", `Divider: left of it ${names[0].toLowerCase()}, right of it ${names[1].toLowerCase()}`);
     divider.setAttribute("aria-valuenow", "50");
     divider.addEventListener("keydown", (event) => {
       const stage = divider.parentElement.getBoundingClientRect();

@@ -10,8 +10,10 @@ from typing import Any
 import gradio as gr
 
 from pipelines import Progress
-from tabs.controls import show_badge, show_status, show_step, show_unknown_words
-from tabs.wiring import Services, Updates, pace, wait_for, wire
+from tabs.controls import show_badge, show_status, show_unknown_words
+from tabs.wiring import Services, Updates, pace, send, wait_for, wire
+
+DRAG_TAB = "drag"
 
 
 def watch(
@@ -20,18 +22,14 @@ def watch(
     open_stream: Callable[[], Generator[Any, None, None]],
     show_result: Callable[[Any], Updates],
     *,
-    hides: str,
+    show_step: Callable[[Any], Updates],
 ) -> Iterator[Updates]:
     """Load the model of a request, run its stream, and show every step and the result.
 
-    `open_stream` is called once the model is there, so it may import what needs torch. `hides` names the widget of an
-    earlier result that makes room for the unfinished picture.
+    `open_stream` is called once the model is there, so it may import what needs torch.
     """
     yield {"status": show_status("Starting", done=0, kind="running"), "trace": (0, request.num_steps)}
-    pending = services.models.start(request.backend)
-    for waited_s in wait_for(pending):
-        yield {"status": show_status(f"Loading {request.backend}, {waited_s:.0f} s", done=0, kind="running")}
-    model = pending.result()
+    model = yield from load(services, request.backend)
     yield {"unknown": name_unknown_words(request.prompt, request.backend, model)}
 
     from pipelines import badge
@@ -39,10 +37,18 @@ def watch(
     with closing(services.models.run(open_stream())) as stream:
         for item in pace(stream):
             if isinstance(item, Progress):
-                yield {**show_step(item, request.prompt, hides=hides), "trace": (item.step, item.num_steps)}
+                yield {**show_step(item), "trace": (item.step, item.num_steps)}
             else:
                 facts = show_badge(badge(model).split(" \u00b7 "))
                 yield {**show_result(item), "trace": None, "badge": facts}
+
+
+def load(services: Services, backend: str) -> Generator[Updates, None, Any]:
+    """Load a model and say how long it takes; returns it."""
+    pending = services.models.start(backend)
+    for waited_s in wait_for(pending):
+        yield {"status": show_status(f"Loading {backend}, {waited_s:.0f} s", done=0, kind="running")}
+    return pending.result()
 
 
 def on_stop(*, trace: tuple[int, int] | None) -> Updates:
@@ -66,6 +72,17 @@ def on_prompt_changed(services: Services, *, prompt: str, backend: str) -> Updat
     if not services.models.is_ready(backend):
         return {"unknown": ""}
     return {"unknown": name_unknown_words(prompt, backend, services.models.get(backend))}
+
+
+def on_drag(*, path: str, shown: Any, sent: Mapping[str, Any]) -> Updates:
+    """Send the shown picture, with its words, to the tab where it is dragged."""
+    return {"sent": send(sent, DRAG_TAB, path, prompt=shown.prompt)}
+
+
+def connect_dragging(services: Services, result: Mapping[str, Any]) -> None:
+    """Let the button below a picture send it to the tab where it is dragged."""
+    sending = {"path": result["path"], "shown": result["shown"], "sent": services.sent}
+    wire(result["drag"].click, on_drag, sending, {"sent": services.sent}, **services.sending)
 
 
 def connect_prompt(services: Services, inputs: Mapping[str, Any]) -> None:

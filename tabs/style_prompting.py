@@ -15,8 +15,8 @@ from typing import Any
 import gradio as gr
 
 from pipelines import StyleRequest, read_style_settings, to_python
-from tabs.controls import show_error, show_status
-from tabs.running import connect_prompt, on_stop, watch
+from tabs.controls import show_error, show_status, show_step
+from tabs.running import connect_dragging, connect_prompt, on_stop, watch
 from tabs.style_inputs import (
     PICTURES,
     PLAIN,
@@ -63,7 +63,8 @@ def draw(services: Services, values: Mapping[str, Any], *, is_compared: bool) ->
 
         return style_stream(request, services.models)
 
-    yield from watch(services, request, open_stream, partial(show_result, upload_notes=notes), hides="sheet")
+    shown = partial(show_step, prompt=request.prompt, hides="sheet")
+    yield from watch(services, request, open_stream, partial(show_result, upload_notes=notes), show_step=shown)
 
 
 def on_restore(*, dropped: str | None) -> Updates:
@@ -194,6 +195,7 @@ def connect(
     copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
     sent = {"sent": services.sent}
     wire(result["use"].click, on_use_as_style, {"path": result["path"], **sent}, sent, **services.sending)
+    connect_dragging(services, result)
     place = {name: inputs[name] for name in ("reference", "reference_prompt", "reference_shelf", "reference_notes")}
     wire(services.sent.change, on_sent, sent, place, **quick)
     connect_prompt(services, inputs)

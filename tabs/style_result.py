@@ -75,6 +75,7 @@ def show_result(result: StyleResult, upload_notes: Sequence[str] = ()) -> Update
         "reuse": gr.Button(interactive=True),
         "copy": gr.Button(interactive=True),
         "use": gr.Button(interactive=True),
+        "drag": gr.Button(interactive=True),
         "shown": forget_uploads(request, result),
         "path": path,
     }

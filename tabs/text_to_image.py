@@ -34,9 +34,10 @@ from tabs.controls import (
     show_error,
     show_result,
     show_status,
+    show_step,
     to_seed,
 )
-from tabs.running import build_actions, connect_prompt, on_stop, watch
+from tabs.running import build_actions, connect_dragging, connect_prompt, on_stop, watch
 from tabs.wiring import Services, Updates, send, wire, wire_end, wire_stop
 
 NAME = "text-to-image"
@@ -109,7 +110,8 @@ def on_generate(
 
         return text_to_image_stream(request, services.models)
 
-    yield from watch(services, request, open_stream, show_result, hides="pair")
+    shown = partial(show_step, prompt=request.prompt, hides="pair")
+    yield from watch(services, request, open_stream, show_result, show_step=shown)
 
 
 def on_compare(services: Services, **values: Any) -> Iterator[Updates]:
@@ -256,4 +258,5 @@ def connect(
     technique_picker.connect(inputs["picker"], inputs["groups"], inputs["prompt"], inputs["sampler"])
     sending = {"path": result["path"], "sent": services.sent}
     wire(result["use"].click, on_use_as_style, sending, {"sent": services.sent}, **services.sending)
+    connect_dragging(services, result)
     connect_prompt(services, inputs)

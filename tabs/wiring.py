@@ -116,9 +116,9 @@ class Services:
     sending: ClassVar[Mapping[str, Any]] = MappingProxyType({"concurrency_limit": None, "show_progress": "hidden"})
 
 
-def send(last: Mapping[str, Any], tab: str, path: str) -> dict[str, Any]:
-    """Address a picture to a tab; the count makes the same picture, sent again, a new value of the state."""
-    return {"tab": tab, "path": path, "count": last["count"] + 1}
+def send(last: Mapping[str, Any], tab: str, path: str, **words: str) -> dict[str, Any]:
+    """Address a picture to a tab, with words about it; the count makes the same one, sent again, a new value."""
+    return {"tab": tab, "path": path, "count": last["count"] + 1, **words}
 
 
 def take(stream: Iterator[Item]) -> tuple[Item, ...]:

@@ -19,6 +19,7 @@ CONTAINERS = (ast.Tuple, ast.List, ast.Dict, ast.Set)
 TAB_PARTS = (
     *("wiring", "controls", "files", "running", "technique_picker", "layout_canvas"),
     *("style_inputs", "style_result"),
+    *("drag_inputs", "drag_picture", "drag_canvas", "drag_result"),
 )
 
 

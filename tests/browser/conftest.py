@@ -41,10 +41,21 @@ class Windows:
     complaints: list[str] = field(default_factory=list)
     contexts: list[Any] = field(default_factory=list)
 
-    def open(self, query: str = "", *, width_px: int = 1280, height_px: int = 800, scheme: Any = "light") -> Page:
-        """Open a window and wait until the model is ready."""
+    def open(
+        self,
+        query: str = "",
+        *,
+        width_px: int = 1280,
+        height_px: int = 800,
+        scheme: Any = "light",
+        is_touch: bool = False,
+    ) -> Page:
+        """Open a window, with a finger instead of a mouse if asked, and wait until the model is ready."""
         context = self.browser.new_context(
-            viewport={"width": width_px, "height": height_px}, color_scheme=scheme, accept_downloads=True
+            viewport={"width": width_px, "height": height_px},
+            color_scheme=scheme,
+            accept_downloads=True,
+            has_touch=is_touch,
         )
         context.set_default_timeout(PATIENCE_MS)
         self.contexts.append(context)

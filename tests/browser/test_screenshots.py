@@ -31,6 +31,11 @@ STYLE_VIEWS = (
     ("style-dark-1280", "dark", 1280, "Run"),
     ("style-light-390", "light", 390, "Run"),
 )
+DRAG_VIEWS = (
+    ("drag-light-1280", "light", 1280),
+    ("drag-dark-1280", "dark", 1280),
+    ("drag-light-390", "light", 390),
+)
 
 
 @pytest.fixture
@@ -96,3 +101,15 @@ def test_the_style_tab_as_the_readme_shows_it(
     draw(page, button)
     page.screenshot(path=folder / f"{name}.png", full_page=True, animations="disabled")
     assert page.locator(".style-arm:visible").count() == (3 if button == "Compare" else 1)
+
+
+@pytest.mark.skipif(os.environ.get("LIMELIGHT_SCREENSHOTS") != "1", reason="test_drag.py walks the same way")
+@pytest.mark.parametrize(("name", "scheme", "width_px"), DRAG_VIEWS, ids=[view[0] for view in DRAG_VIEWS])
+def test_the_drag_tab_as_the_readme_shows_it(
+    windows: Windows, folder: Path, name: str, scheme: str, *, width_px: int
+) -> None:
+    page = windows.open("?tab=drag", width_px=width_px, height_px=860, scheme=scheme)
+    page.wait_for_function("document.querySelector('.drag-picture')?.naturalWidth > 0")
+    draw(page, "3. Run")
+    page.screenshot(path=folder / f"{name}.png", full_page=True, animations="disabled")
+    assert page.locator(".drag-tab .pair img").count() == 2

@@ -13,12 +13,16 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from pipelines import (
+    DragPair,
+    DragRequest,
+    DragResult,
     ImageResult,
     StyleArm,
     StyleRequest,
     StyleResult,
     TextToImageRequest,
     UserError,
+    read_drag_settings,
     read_settings,
     read_style_settings,
     settings_to_pnginfo,
@@ -245,3 +249,49 @@ def read_request(code: str) -> TextToImageRequest:
     tree = ast.parse(call, mode="eval").body
     assert isinstance(tree, ast.Call)
     return TextToImageRequest(**{str(word.arg): ast.literal_eval(word.value) for word in tree.keywords})
+
+
+def save_drag(path: Path, **changes: object) -> DragRequest:
+    """Write a dragged picture of 48 px with its settings and give the request that made it."""
+    picture = Image.new("RGB", (48, 48), "teal")
+    mask = Image.new("L", (48, 48))
+    mask.paste(255, (8, 8, 40, 40))
+    pairs = (DragPair(10, 12, 30, 12), DragPair(20, 30, 20, 36))
+    request = DragRequest(picture, "a boat", pairs, mask, {"drag_noise": {"num_rounds": 9}}, pull="move", seed=4)
+    request = dataclasses.replace(request, **changes)  # type: ignore[arg-type]
+    result = DragResult(picture, picture, mask, ((30, 12),), (), 4, 1.0, (), 30.0, (), request)
+    result.image.save(path, pnginfo=settings_to_pnginfo(result))
+    return request
+
+
+def test_a_drag_comes_back_with_points_and_mask_but_without_its_picture(tmp_path: Path) -> None:
+    path = tmp_path / "drag.png"
+    request = save_drag(path)
+    read, is_drawn = read_drag_settings(path)
+    assert not is_drawn and read.picture is None
+    assert read.mask is not None and request.mask is not None and read.mask.tobytes() == request.mask.tobytes()
+    assert dataclasses.replace(read, mask=None) == dataclasses.replace(request, mask=None, picture=None)
+    save_drag(path, picture=None, mask=None)
+    read, is_drawn = read_drag_settings(path)
+    assert is_drawn and read.mask is None
+    with pytest.raises(UserError, match="drawn in the tab Drag editing"):
+        read_style_settings(path)
+
+
+@pytest.mark.parametrize("mask", ["data:image/png;base64,AAAA", 7, {"a": 1}, "http://somewhere"])
+def test_a_forged_mask_is_refused(tmp_path: Path, mask: object) -> None:
+    info = PngImagePlugin.PngInfo()
+    request = {"prompt": "", "pairs": [], "techniques": {"fast_drag": {}}}
+    document = {"version": 1, "tab": "Drag editing", "mask": mask, "request": request}
+    info.add_text("limelight", json.dumps(document))
+    Image.new("RGB", (8, 8)).save(tmp_path / "forged.png", pnginfo=info)
+    with pytest.raises(UserError, match="The mask cannot be read"):
+        read_drag_settings(tmp_path / "forged.png")
+
+
+def test_python_code_of_a_drag_names_its_pairs_and_files(tmp_path: Path) -> None:
+    code = to_python(save_drag(tmp_path / "drag.png"))
+    compile(code, "copied", "exec")
+    assert "from pipelines import DragPair, ModelStore, DragRequest, drag_stream" in code
+    assert "DragPair(handle_x=20, handle_y=30, target_x=20, target_y=36)" in code
+    assert 'picture=Image.open("picture.png")' in code and 'mask=Image.open("mask.png")' in code

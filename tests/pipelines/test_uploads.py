@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import UserError
-from pipelines.uploads import MAX_MB, read_picture
+from pipelines.uploads import MAX_MASK_CHARS, MAX_MB, read_mask, read_picture, write_mask
 from tests.pictures import make_ramp
 
 Save = Callable[..., Path]
@@ -81,3 +81,19 @@ def test_files_that_are_no_pictures_are_one_sentence(save: Save, tmp_path: Path)
     large.write_bytes(whole + bytes((MAX_MB + 1) * 2**20))
     with pytest.raises(UserError, match=f"at most {MAX_MB} MB"):
         read_picture(large)
+
+
+def test_a_mask_becomes_an_address_and_comes_back_in_black_and_white() -> None:
+    address = write_mask(Image.linear_gradient("L"))
+    assert address.startswith("data:image/png;base64,") and len(address) < 4000
+    mask = read_mask(address)
+    assert mask.mode == "L" and mask.size == (256, 256) and set(mask.tobytes()) == {0, 255}
+    assert [mask.getpixel((9, y)) for y in (127, 128)] == [0, 255]
+
+
+@pytest.mark.parametrize("address", [None, "", "AAAA", "data:image/png;base64,%%", "data:image/gif;base64,AAAA"])
+def test_what_is_no_mask_is_one_sentence(address: object) -> None:
+    with pytest.raises(UserError, match="clear it and paint it again"):
+        read_mask(address)
+    with pytest.raises(UserError, match="clear it and paint it again"):
+        read_mask("data:image/png;base64," + "A" * MAX_MASK_CHARS)
