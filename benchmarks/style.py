@@ -44,12 +44,12 @@ from training.world.render import render
 
 READER_FOLDER = PROJECT_DIR / "assets" / "style_reader"
 FIRST_SEED = PICTURE_SEEDS + 700_000
-# The curves of style against content, on a quarter of the pairs: the option that is swept, and its values.
+# The curves of style against content, on half of the pairs: the option that is swept, and its values.
 SWEPT = {
-    "vsp": (VISUAL, "strength", (0.2, 0.4, 0.6, 0.8, 1.0)),
+    "vsp": (VISUAL, "strength", (0.2, 0.4, 0.6, 0.7, 0.8, 1.0)),
     "sa": (ALIGNED, "weight", (0.25, 0.5, 1.0, 2.0, 4.0)),
 }
-SWEPT_SHARE = 4
+SWEPT_SHARE = 2
 SCENES_PER_CALL = 32
 NUM_SHEET_PAIRS = 24
 Techniques = Mapping[str, Mapping[str, Any]]

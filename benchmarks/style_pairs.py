@@ -174,12 +174,20 @@ def describe_point(name: str, words: Arm, arm: Arm) -> dict[str, Figure]:
 def compare_curves(rivals: Sequence[Arm], arms: Sequence[Arm]) -> Figure:
     """Say how one curve of style against content lies to another one: below 1, it is better at every strength.
 
+    Shapes:  all arms drew the same pairs, which are resampled together.
     Returns: the highest ratio, over the rival's points, of the shortest distance that shows no less of the content to
              the rival's distance; 1 where no point shows as much.
     """
-    points = [(arm.features[:, READ].mean(), arm.score(is_right).mean()) for arm in arms]
-    ratios = []
-    for rival in rivals:
-        distance, content = rival.features[:, READ].mean(), rival.score(is_right).mean()
-        ratios.append(min((own / distance for own, shown in points if shown >= content), default=1.0))
-    return Figure(float(max(ratios)), 1.0)
+    # (pairs, arms, distance and content), the rivals first.
+    table = np.stack([np.stack([arm.features[:, READ], arm.score(is_right)], 1) for arm in (*rivals, *arms)], 1)
+
+    def find_worst(groups: Sequence[np.ndarray]) -> float:
+        means = groups[0].mean(0)
+        ratios = []
+        for distance, content in means[: len(rivals)]:
+            shown = means[len(rivals) :]
+            shown = shown[shown[:, 1] >= content, 0]
+            ratios.append(float(shown.min() / distance) if len(shown) else 1.0)
+        return max(ratios)
+
+    return Figure(find_worst([table]), 1.0, bootstrap([table], find_worst))

@@ -33,8 +33,11 @@ def run_halves(
     return split_halves(run_unet(model, torch.cat([latents, latents]), timestep, hidden, added))
 
 
-def run_cond(model: ModelBundle, latents: torch.Tensor, timestep: int, text: TextCond) -> torch.Tensor:
-    """Run the UNet once for the conditional half alone; latents (b, c, h, w), returns the same shape."""
+def run_cond(model: ModelBundle, latents: torch.Tensor, timestep: int | torch.Tensor, text: TextCond) -> torch.Tensor:
+    """Run the UNet once for the conditional half alone; latents (b, c, h, w), returns the same shape.
+
+    Units: timestep 0..999, one for all rows or (b,) one each.
+    """
     hidden, pooled = (part.expand(len(latents), *part.shape[1:]) for part in (text.hidden_cond, text.pooled_cond))
     added = {"text_embeds": pooled, "time_ids": text.time_ids.expand(len(latents), -1)} if pooled.shape[-1] else {}
     return run_unet(model, latents, timestep, hidden, added)

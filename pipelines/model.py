@@ -100,12 +100,16 @@ class ModelBundle:
 
 
 def run_unet(
-    model: ModelBundle, latents: torch.Tensor, timestep: int, hidden: torch.Tensor, added: dict[str, torch.Tensor]
+    model: ModelBundle,
+    latents: torch.Tensor,
+    timestep: int | torch.Tensor,
+    hidden: torch.Tensor,
+    added: dict[str, torch.Tensor],
 ) -> torch.Tensor:
     """Call the UNet once: the only place where latents are cast to its number format.
 
     Shapes:  latents (n, c, h, w) float32; hidden (n, m, e); added empty, or text_embeds (n, p) and time_ids (n, 6).
-    Units:   timestep 0..999.
+    Units:   timestep 0..999, one for all rows or (n,) one each.
     Returns: (n, c, h, w) float32, the model's own prediction (spec.prediction).
     Raises:  ValueError if the output has another shape or format than asked.
     """
