@@ -63,6 +63,9 @@ class MuLan:
     points: ClassVar[tuple[str, ...]] = ("init", "before_unet", "after_step")
     # Pull and paste change the latents between steps: solvers with a memory read that as a trend of the picture, and
     # UniPC restarts from its own copy of the latents and drops it.
+    elsewhere: ClassVar[str] = (
+        "With SD 1.5 and SDXL there is no scene parser: its pictures are not checked and not drawn again."
+    )
     needs_first_order: ClassVar[bool] = True
     page_sampler: ClassVar[str] = "ddim"
     needs_whole_batch: ClassVar[bool] = False
