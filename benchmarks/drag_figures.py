@@ -18,7 +18,15 @@ from benchmarks.style_pairs import compare_ratio
 INSTANT, DIFFUSION, NOISE = "fast_drag", "drag_diffusion", "drag_noise"
 METHODS = (INSTANT, DIFFUSION, NOISE)
 UNTOUCHED, PASTED, DRAWN = "no_edit", "copy_paste", "drawn"
-# Columns of an arm: distances by the three rulers, what was kept, what else changed, what was not done, seconds.
+ARM_TITLES = {
+    UNTOUCHED: "nothing done",
+    PASTED: "the thing cut out and pasted, nothing removed",
+    INSTANT: "Instant (FastDrag)",
+    DIFFUSION: "DragDiffusion",
+    NOISE: "DragNoise",
+    DRAWN: "drawn, not dragged: what a perfect answer has",
+}
+# Columns of an arm: distances by the three rulers, what was kept, what else changed, what was not done.
 COLUMNS = (
     "distance",
     "path_distance",
@@ -30,7 +38,6 @@ COLUMNS = (
     "inside_ssim",
     "ghost",
     "declined",
-    "seconds",
 )
 RULERS = COLUMNS[:3]  # the parser, drawings along the way, features
 # Shares of a method's own number of rounds at which its distance is followed.
@@ -59,7 +66,6 @@ def describe_arm(name: str, arm: Arm, untouched: Arm, sorts: np.ndarray) -> dict
         "inside_psnr_db": make_figure([to_psnr_db(mse) for mse in inside], unit="dB", baseline=start_db),
         "inside_ssim": make_figure(take(arm, "inside_ssim").tolist(), baseline=start_ssim),
         "declined_rate": make_figure(take(arm, "declined").tolist()),
-        "mean_s": make_figure(take(arm, "seconds").tolist(), unit="s"),
     }
     for ruler in RULERS:
         start, left = (take(one, ruler) for one in (untouched, arm))

@@ -214,6 +214,7 @@ def _pull(run: _Run, task: DragTask, region: Image.Image) -> Generator[Progress,
     stream = denoise(run.model, run.text, settings, [make_drag(request.techniques, task)], run.notes)
     last = task.report(request.num_steps, "", task.place_handles(0.0))
     is_sharp = False
+    yield replace(last, note="the handles are set", preview=run.picture)
     while True:
         try:
             progress = next(stream)
