@@ -159,9 +159,10 @@ def warp(grid: torch.Tensor, pulls: Sequence[Pull], *, frac: float = 1.0, mode: 
 
 def grow(thing: torch.Tensor, reach_px: int) -> torch.Tensor:
     """Let a map (1, 1, H, W) grow on all sides, or shrink where reach_px is negative."""
-    size = 2 * abs(reach_px) + 1
-    sign = 1 if reach_px >= 0 else -1
-    return sign * F.max_pool2d(sign * thing, size, 1, abs(reach_px))
+    reach, sign = abs(reach_px), 1 if reach_px >= 0 else -1
+    # The largest of a square is that of its rows' largest.
+    rows = F.max_pool2d(sign * thing, (1, 2 * reach + 1), 1, (0, reach))
+    return sign * F.max_pool2d(rows, (2 * reach + 1, 1), 1, (reach, 0))
 
 
 def _shrink(thing: torch.Tensor, size_cells: tuple[int, int]) -> torch.Tensor:
