@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from benchmarks.drag_figures import (
     INSTANT,
     METHODS,
     NOISE,
+    OPTIMISING,
     PASTED,
     UNTOUCHED,
     compare_pulls,
@@ -263,48 +264,58 @@ def follow(model: ModelBundle, request: DragRequest) -> Followed:
     return Followed(last - start, pulled[-1] - pulled[0], longest)
 
 
-def measure_times(studio: DragStudio, model: ModelBundle) -> tuple[dict[str, Figure], dict[str, float]]:
+def list_rounds(name: str) -> list[int]:
+    """List the numbers of rounds at which an optimising method is followed: BUDGETS of its own."""
+    own = {NOISE: DragNoise().num_rounds, DIFFUSION: DragDiffusion().num_rounds}[name]
+    return [max(1, round(budget * own)) for budget in BUDGETS]
+
+
+def measure_times(studio: DragStudio, model: ModelBundle) -> tuple[dict[str, Figure], dict[str, list[float]]]:
     """Time the three methods in turns on the moves nearest to 40 px, with nothing remembered from one to the next.
 
-    Returns: the figures, and the seconds of the pull alone of each method.
+    Returns: the figures, and the seconds of the pull alone of both optimising methods for BUDGETS of their rounds.
     """
     moves = [index for index, edit in enumerate(studio.edits) if edit.sort == "moved"]
     nearest = sorted(moves, key=lambda index: abs(studio.edits[index].length_px - TIMED_PX))[:NUM_TIMED]
-    seen: dict[str, list[Followed]] = {name: [] for name in METHODS}
+    runs: list[tuple[str, int | None]] = [(name, None) for name in METHODS]
+    runs += [(name, rounds) for name in OPTIMISING for rounds in list_rounds(name)[:-1]]
+    seen: dict[tuple[str, int | None], list[Followed]] = {run: [] for run in runs}
     # The first turn only warms up.
     for turn in count(range(len(nearest) + 1), "timed turns"):
-        for name in METHODS:
+        for name, rounds in runs:
             style_reference.forget(model)
-            followed = follow(model, studio.ask(nearest[max(0, turn - 1)], {name: {}}))
+            options = {} if rounds is None else {"num_rounds": rounds}
+            followed = follow(model, studio.ask(nearest[max(0, turn - 1)], {name: options}))
             if turn:
-                seen[name].append(followed)
+                seen[name, rounds].append(followed)
     style_reference.forget(model)
     fitted = follow(model, replace(studio.ask(nearest[0], {DIFFUSION: {}}), fit=True))
-    figures = {
-        f"{'instant' if name == INSTANT else name}_s": make_median_figure([one.total for one in rows], unit="s")
-        for name, rows in seen.items()
-    }
-    pulls = {name: [one.pull for one in rows] for name, rows in seen.items()}
-    figures |= {f"{name}_pull_s": make_median_figure(seconds, unit="s") for name, seconds in pulls.items()}
+    totals = {name: make_median_figure([one.total for one in seen[name, None]], unit="s") for name in METHODS}
+    pulls = {run: make_median_figure([one.pull for one in rows], unit="s") for run, rows in seen.items()}
+    figures = {f"{'instant' if name == INSTANT else name}_s": figure for name, figure in totals.items()}
+    figures |= {f"{name}_pull_s": pulls[name, None] for name in METHODS}
     figures[f"{DIFFUSION}_fitted_s"] = Figure(fitted.total, unit="s")
     waits = [one.longest_wait for rows in seen.values() for one in rows]
     figures["stop_max_s"] = Figure(max(*waits, fitted.longest_wait), unit="s")
-    return figures, {name: float(np.median(seconds)) for name, seconds in pulls.items()}
+    followed_s = {
+        name: [pulls[name, rounds].value for rounds in (*list_rounds(name)[:-1], None)] for name in OPTIMISING
+    }
+    return figures, followed_s
 
 
 def measure_equal_distance(
-    studio: DragStudio, arms: Mapping[str, Arm], seconds: Mapping[str, float]
+    studio: DragStudio, arms: Mapping[str, Arm], seconds: Mapping[str, Sequence[float]]
 ) -> dict[str, Figure]:
     """Follow both optimising methods over fewer rounds on a part of the edits, and compare at equal distance.
 
     Judged by drawings along the way, which can judge every edit.
     """
     size = max(1, len(studio.edits) // FOLLOWED_SHARE)
-    rounds = {NOISE: DragNoise().num_rounds, DIFFUSION: DragDiffusion().num_rounds}
     left = {}
-    for name in (NOISE, DIFFUSION):
-        fewer = [{"num_rounds": max(1, round(budget * rounds[name]))} for budget in BUDGETS[:-1]]
-        drawn = [studio.drag(f"{name}_{one['num_rounds']}", {name: one}, size) for one in fewer]
+    for name in OPTIMISING:
+        drawn = [
+            studio.drag(f"{name}_{rounds}", {name: {"num_rounds": rounds}}, size) for rounds in list_rounds(name)[:-1]
+        ]
         left[name] = np.stack([take(arm, "path_distance")[:size] for arm in (*drawn, arms[name])], 1)
     return compare_pulls(take(arms[UNTOUCHED], "path_distance")[:size], left, seconds)
 

@@ -17,6 +17,7 @@ from benchmarks.style_pairs import compare_ratio
 
 INSTANT, DIFFUSION, NOISE = "fast_drag", "drag_diffusion", "drag_noise"
 METHODS = (INSTANT, DIFFUSION, NOISE)
+OPTIMISING = (NOISE, DIFFUSION)
 UNTOUCHED, PASTED, DRAWN = "no_edit", "copy_paste", "drawn"
 ARM_TITLES = {
     UNTOUCHED: "nothing done",
@@ -112,29 +113,27 @@ def summarise(edits: Sequence[Edit], arms: Mapping[str, Arm]) -> dict[str, Figur
 
 
 def compare_pulls(
-    starts: np.ndarray, left: Mapping[str, np.ndarray], seconds: Mapping[str, float]
+    starts: np.ndarray, left: Mapping[str, np.ndarray], seconds: Mapping[str, Sequence[float]]
 ) -> dict[str, Figure]:
     """Compare how long DragNoise and DragDiffusion pull until things are equally far, by finished pictures.
 
     Shapes: starts (n,): distances before; left: for both methods (n, budgets): distances after fewer rounds.
-    Units:  seconds of all rounds of each method; fewer rounds take their share.
+    Units:  seconds that each method pulls for BUDGETS of its rounds.
     """
-    names = (NOISE, DIFFUSION)
 
     def divide(groups: Sequence[np.ndarray]) -> float:
         means = groups[0].mean(0)
         curves = {}
-        for number, name in enumerate(names):
+        for number, name in enumerate(OPTIMISING):
             after = means[1 + number * len(BUDGETS) : 1 + (number + 1) * len(BUDGETS)]
-            times = seconds[name] * np.array([0.0, *BUDGETS])
-            curves[name] = list(zip(times.tolist(), [float(means[0]), *after.tolist()]))
+            curves[name] = list(zip([0.0, *seconds[name]], [float(means[0]), *after.tolist()]))
         noise_s, diffusion_s = find_equal_times(curves[NOISE], curves[DIFFUSION])
         # Where one of them comes no nearer at all, there is no way to share: all rounds are compared.
-        return noise_s / diffusion_s if min(noise_s, diffusion_s) > 0 else seconds[NOISE] / seconds[DIFFUSION]
+        return noise_s / diffusion_s if min(noise_s, diffusion_s) > 0 else seconds[NOISE][-1] / seconds[DIFFUSION][-1]
 
-    table = np.column_stack([starts, *(left[name] for name in names)])
+    table = np.column_stack([starts, *(left[name] for name in OPTIMISING)])
     figures = {"dragnoise_time_ratio": Figure(divide([table]), 1.0, bootstrap([table], divide))}
-    for name in names:
+    for name in OPTIMISING:
         for column, budget in enumerate(BUDGETS):
             after = make_figure(left[name][:, column].tolist(), unit="px", baseline=float(starts.mean()))
             figures[f"{name}_{budget:g}_rounds_px"] = after

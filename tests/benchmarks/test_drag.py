@@ -290,12 +290,13 @@ def test_the_time_to_equal_distance_is_that_of_the_rounds_it_takes() -> None:
     starts = np.full(6, 40.0)
     noise = np.tile([30.0, 20.0, 10.0], (6, 1))
     diffusion = np.tile([30.0, 20.0, 4.0], (6, 1))
-    measured = compare_pulls(starts, {NOISE: noise, DIFFUSION: diffusion}, {NOISE: 2.0, DIFFUSION: 8.0})
-    # DragDiffusion passes 10 px at 0.5 + 0.5 * 10 / 16 of its rounds.
-    assert measured["dragnoise_time_ratio"].value == pytest.approx(2 / (8 * (0.5 + 0.5 * 10 / 16)))
+    seconds = {NOISE: [1.0, 1.5, 2.0], DIFFUSION: [2.0, 4.0, 8.0]}
+    measured = compare_pulls(starts, {NOISE: noise, DIFFUSION: diffusion}, seconds)
+    # DragDiffusion passes 10 px where it has gone 10 of the last 16 px.
+    assert measured["dragnoise_time_ratio"].value == pytest.approx(2 / (4 + 4 * 10 / 16))
     assert measured[f"{DIFFUSION}_{BUDGETS[1]:g}_rounds_px"].value == 20
     stuck = np.full((6, 3), 40.0)
-    measured = compare_pulls(starts, {NOISE: stuck, DIFFUSION: diffusion}, {NOISE: 2.0, DIFFUSION: 8.0})
+    measured = compare_pulls(starts, {NOISE: stuck, DIFFUSION: diffusion}, seconds)
     assert measured["dragnoise_time_ratio"].value == pytest.approx(0.25)
 
 
