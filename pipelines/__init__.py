@@ -9,12 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipelines.drag_points import DragPair, check_pairs
+from pipelines.enlarged_size import plan_size
 from pipelines.errors import BackendUnavailable, CompositionError, UserError
 from pipelines.params import Choice, Flag, Range, Text, ranges, specs, validate
 from pipelines.png_settings import (
     read_drag_settings,
     read_settings,
     read_style_settings,
+    read_super_resolution_settings,
     settings_to_pnginfo,
     to_python,
 )
@@ -31,9 +33,12 @@ from pipelines.types import (
     StyleArm,
     StyleRequest,
     StyleResult,
+    SuperResolutionProgress,
+    SuperResolutionRequest,
+    SuperResolutionResult,
     TextToImageRequest,
 )
-from pipelines.uploads import Upload, read_mask, read_picture, write_mask
+from pipelines.uploads import Upload, read_mask, read_photo, read_picture, write_mask
 
 if TYPE_CHECKING:
     from pipelines.cache import ModelStore
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     from pipelines.layout import propose_layout
     from pipelines.model import badge, unknown_words
     from pipelines.style_prompting import style_stream
+    from pipelines.super_resolution import super_resolution_stream
     from pipelines.text_to_image import text_to_image_stream
 
 _LATE = {
@@ -53,6 +59,7 @@ _LATE = {
     "propose_layout": "pipelines.layout",
     "unknown_words": "pipelines.model",
     "style_stream": "pipelines.style_prompting",
+    "super_resolution_stream": "pipelines.super_resolution",
     "text_to_image_stream": "pipelines.text_to_image",
 }
 
@@ -76,6 +83,9 @@ __all__ = [
     "StyleArm",
     "StyleRequest",
     "StyleResult",
+    "SuperResolutionProgress",
+    "SuperResolutionRequest",
+    "SuperResolutionResult",
     "TechniqueEntry",
     "Text",
     "TextToImageRequest",
@@ -89,16 +99,20 @@ __all__ = [
     "drag_stream",
     "fit_picture",
     "fit_request",
+    "plan_size",
     "propose_layout",
     "ranges",
     "read_drag_settings",
     "read_mask",
+    "read_photo",
     "read_picture",
     "read_settings",
     "read_style_settings",
+    "read_super_resolution_settings",
     "settings_to_pnginfo",
     "specs",
     "style_stream",
+    "super_resolution_stream",
     "text_to_image_stream",
     "to_python",
     "unknown_words",

@@ -21,7 +21,16 @@ from pipelines.backends import BACKEND_NAMES, find_spec
 from pipelines.errors import UserError
 from pipelines.params import validate
 from pipelines.technique_catalogue import catalogue
-from pipelines.types import DragRequest, DragResult, ImageResult, StyleRequest, StyleResult, TextToImageRequest
+from pipelines.types import (
+    DragRequest,
+    DragResult,
+    ImageResult,
+    StyleRequest,
+    StyleResult,
+    SuperResolutionRequest,
+    SuperResolutionResult,
+    TextToImageRequest,
+)
 from pipelines.uploads import read_mask, write_mask
 
 KEY = "limelight"
@@ -42,19 +51,24 @@ _TABS: dict[type, str] = {
     TextToImageRequest: "Text to image",
     StyleRequest: "Style prompting",
     DragRequest: "Drag editing",
+    SuperResolutionRequest: "Super-resolution",
 }
 _PICTURES = ("reference", "second", "picture", "mask")
 _FORGED = "The settings inside this PNG were not written by Limelight; set them by hand."
 
-Request = TextToImageRequest | StyleRequest | DragRequest
-Result = ImageResult | StyleResult | DragResult
-_Asked = TypeVar("_Asked", TextToImageRequest, StyleRequest, DragRequest)
+Request = TextToImageRequest | StyleRequest | DragRequest | SuperResolutionRequest
+Result = ImageResult | StyleResult | DragResult | SuperResolutionResult
+_Asked = TypeVar("_Asked", TextToImageRequest, StyleRequest, DragRequest, SuperResolutionRequest)
 
 
 def _single_request(result: Result, index: int) -> Request:
     """Make the request that draws picture `index` of a result on its own."""
     if isinstance(result, DragResult):
         return dataclasses.replace(result.request, seed=result.seed_used)
+    if isinstance(result, SuperResolutionResult):
+        if len(result.images) == 1:
+            return dataclasses.replace(result.request, seed=result.seed_used)
+        return dataclasses.replace(result.request, seed=result.seed_used + index, num_images=1)
     return dataclasses.replace(result.request, seed=result.seed_used + index, num_images=1, compare=False)
 
 
@@ -88,13 +102,15 @@ def _to_parameters(request: Request, size_px: tuple[int, int]) -> str:
     """Write the settings in the line format that other tools read."""
     lines = [request.prompt]
     settings: dict[str, Any] = {"Steps": request.num_steps}
-    if not isinstance(request, DragRequest):
+    if isinstance(request, TextToImageRequest | StyleRequest):
         if request.negative_prompt:
             lines.append(f"Negative prompt: {request.negative_prompt}")
         settings["Sampler"] = _SAMPLER_TITLES[request.sampler]
         settings["CFG scale"] = f"{request.guidance_scale:g}"
     settings |= {"Seed": request.seed, "Size": f"{size_px[0]}x{size_px[1]}", "Model": request.backend}
-    if request.techniques:
+    if isinstance(request, SuperResolutionRequest):
+        settings |= {"Upscale by": f"{request.scale:g}", "Mode": request.mode}
+    elif request.techniques:
         # Other tools read up to the next comma, so the options stay in our own key.
         settings["Techniques"] = " + ".join(request.techniques)
     lines.append(", ".join(f"{key}: {value}" for key, value in settings.items()))
@@ -141,6 +157,18 @@ def read_drag_settings(path: str | Path) -> tuple[DragRequest, bool]:
     document = json.loads(texts[KEY])
     mask = document.get("mask")
     return dataclasses.replace(request, mask=None if mask is None else read_mask(mask)), bool(document.get("is_drawn"))
+
+
+def read_super_resolution_settings(path: str | Path) -> SuperResolutionRequest:
+    """Read the request of the super-resolution tab back from its PNG, without its picture.
+
+    Returns: a validated request.
+    Raises:  UserError as `read_settings`.
+    """
+    texts = _read_texts(Path(path))
+    if KEY not in texts:
+        raise UserError("This picture holds no such settings; choose a PNG from the tab Super-resolution.")
+    return _from_json(texts[KEY], SuperResolutionRequest)
 
 
 def _read_texts(path: Path) -> dict[str, str]:
@@ -254,6 +282,8 @@ def to_python(request: Request) -> str:
         return _to_own_python(request, "style_stream")
     if isinstance(request, DragRequest):
         return _to_own_python(request, "drag_stream")
+    if isinstance(request, SuperResolutionRequest):
+        return _to_own_python(request, "super_resolution_stream")
     if set(request.techniques) - {"cfg_rescale"}:
         return _to_own_python(request, "text_to_image_stream")
     options = request.techniques.get("cfg_rescale")
