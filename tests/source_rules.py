@@ -20,6 +20,7 @@ TAB_PARTS = (
     *("wiring", "controls", "files", "examples", "running", "shown", "technique_picker", "layout_canvas"),
     *("style_inputs", "style_result"),
     *("drag_inputs", "drag_picture", "drag_canvas", "drag_result"),
+    *("enlarge_inputs", "enlarge_result", "loupe"),
 )
 
 
