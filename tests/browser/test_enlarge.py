@@ -61,6 +61,7 @@ def test_a_picture_is_enlarged_compared_and_looked_at_closely(
     expect(page.locator(PLAN)).to_have_text("168 x 104 px → 672 x 416 px")
     begin(page)
     assert "Left: bicubic. Right: Faithful." in finish(page)
+    expect(page.locator(f"{TAB} .pair img")).to_have_count(2)
     alts = [str(image.get_attribute("alt")) for image in page.locator(f"{TAB} .pair img").all()]
     assert alts[0].startswith("Bicubic: ") and alts[1].startswith("Enlarged: ") and "168 x 104 px" in alts[1]
     pair = page.locator(f"{TAB} .pair").bounding_box()
