@@ -132,8 +132,12 @@ SCENARIOS = (
             FigureSpec("consistency_db", "Faithful, worst photograph: agreement with the upload", 48.0),
             FigureSpec("detail_consistency_db", "Detail, x4: agreement with the upload", 40.0),
             FigureSpec("detail_psnr_loss_db", "Detail, x4: PSNR below Faithful", 1.0, True),
+            FigureSpec("detail_sharpness_gain", "Detail, x4: how much nearer than Faithful its sharpness comes", 0.0),
             FigureSpec(
-                "detail_seam_ratio", "Detail: difference across tile borders / between all neighbours", 1.0, True
+                "detail_seam_ratio",
+                "Detail: steps across tile borders / nearby, against the same of Faithful",
+                1.0,
+                True,
             ),
             FigureSpec("known_damage_gain_db", "Known damage (the harder of two kinds): PSNR above Faithful", 1.0),
             FigureSpec("faithful_4096_s", "Faithful, 1024 to 4096 px", 30.0, True),

@@ -17,7 +17,7 @@ from benchmarks.super_resolution import (
     compare,
     describe_method,
     measure_agreement,
-    measure_seam,
+    measure_border_steps,
     measure_ssim,
     spoil,
 )
@@ -57,8 +57,19 @@ def test_a_seam_is_seen() -> None:
     smooth = make_ramp(96)
     cut = np.asarray(smooth).copy()
     cut[:, 48:] = np.clip(cut[:, 48:].astype(int) + 12, 0, 255)
-    assert measure_seam(smooth, 48) < 1.3
-    assert measure_seam(Image.fromarray(cut), 48) > 2
+    whole, parted = (measure_border_steps(image, 48) for image in (smooth, Image.fromarray(cut)))
+    assert whole.at_borders < 1.3 * whole.nearby
+    assert parted.at_borders > 2 * parted.nearby
+
+
+def test_steps_between_small_pixels_are_no_seam() -> None:
+    rng = np.random.default_rng(5)
+    blocks = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).resize((96, 96), Image.Resampling.BOX)
+    steps = measure_border_steps(blocks, 48)
+    assert steps.at_borders > 3 * steps.everywhere
+    assert steps.at_borders == pytest.approx(steps.nearby, rel=0.3)
+    with pytest.raises(ValueError, match="one tile"):
+        measure_border_steps(blocks, 96)
 
 
 def test_damage_marks_what_is_lost(picture: Image.Image) -> None:
