@@ -19,7 +19,12 @@ from pipelines.sr_lite import SrLite, load_sr_lite
 ASSETS = PROJECT_DIR / "assets"
 # Which networks a mode of super-resolution runs, with the command that makes their weights.
 _RECIPES = {"sr_lite": "make train-sr-lite", "restorer": "make train-restorer"}
-_NEEDED = {"faithful": ("sr_lite",), "detail": ("sr_lite", "restorer"), "damage": ("restorer",)}
+_NEEDED = {
+    "faithful": ("sr_lite",),
+    "detail": ("sr_lite", "restorer"),
+    "damage": ("restorer",),
+    "explore": ("sr_lite",),
+}
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
