@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 
 from benchmarks.esrgan_slim import FOLDER, EsrganSlim
+from benchmarks.explore_trials import measure_explore
 from benchmarks.figures import Figure, RunSettings, make_figure
-from benchmarks.photographs import SCALES, Pair, load_photographs, make_pair
+from benchmarks.photographs import SCALES, Pair, enlarge_photo, load_photographs, make_pair
 from benchmarks.progress import count
 from benchmarks.sheets import save_sheet
-from pipelines import ModelStore, SuperResolutionRequest, SuperResolutionResult, super_resolution_stream
+from pipelines import ModelStore
 from pipelines.backprojection import Axis, Reduction, make_blur, make_reduction
 from pipelines.detailing import TILE_PX
 from pipelines.enlarging import make_exact
@@ -40,14 +41,6 @@ SEAM_PHOTOS, SEAM_MODES = ("astronaut", "retina", "ihc", "grass"), ("detail", "f
 BLUR_PX, NOISE_LEVELS = 1.5, 8.0
 LOST_FRACS = {"known_blur_gain_db": 0.0, "known_lost_gain_db": 0.3}
 GUIDED_PX = 256
-
-
-def enlarge_photo(picture: Image.Image, models: ModelStore, **fields: Any) -> SuperResolutionResult:
-    """Run the stream that the page uses to its end."""
-    *_, result = super_resolution_stream(SuperResolutionRequest(picture, **fields), models)
-    if not isinstance(result, SuperResolutionResult):
-        raise TypeError(f"the stream ended with {type(result).__name__} instead of a result")
-    return result
 
 
 def compare(picture: Image.Image, truth: Image.Image, border_px: int) -> float:
@@ -308,10 +301,12 @@ def measure(settings: RunSettings) -> dict[str, Figure]:
     figures |= compare_foreign(mains, [row for row, main in zip(rows["faithful"], is_main) if main])
     figures |= measure_detail(mains, models)
     figures |= measure_known_damage(photographs, models)
-    figures |= measure_cost()
+    explored, answers = measure_explore(settings.n, models)
+    figures |= explored | measure_cost()
     if settings.sheet:
-        titles, images = zip(*shown)
-        save_sheet(settings.sheet / "super_resolution.png", images, columns=6, titles=titles)
+        for name, pictures in (("super_resolution", shown), ("explore", answers)):
+            titles, images = zip(*pictures)
+            save_sheet(settings.sheet / f"{name}.png", images, columns=6, titles=titles)
     return figures
 
 

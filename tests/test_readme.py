@@ -27,6 +27,7 @@ TOLD = {
     "drag": (*(f"{name}_" for name in DRAG_TITLES), "ruler_", "refused_rate", "unread_rate"),
     "super_resolution": (
         *("bicubic_", "lanczos_", "backprojection_", "faithful_", "esrgan_slim_", "known_"),
+        "explore_",
         *("x4_gain_over_lanczos_db", "x4_gain_over_esrgan_slim_db"),
         *("detail_sharpness_error", "detail_border_to_all_steps"),
     ),

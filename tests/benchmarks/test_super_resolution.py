@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from benchmarks.esrgan_slim import EsrganSlim
+from benchmarks.explore_trials import list_scenes
 from benchmarks.photographs import SCALES, make_pair
 from benchmarks.super_resolution import (
     back_project,
@@ -23,6 +24,7 @@ from benchmarks.super_resolution import (
 )
 from tests.pictures import make_ramp
 from training.leaves import draw_leaves
+from training.world.scene import FIRST_HELD_OUT_SEED
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +110,9 @@ def test_the_foreign_graph_is_run_layer_by_layer(tmp_path: Path) -> None:
     picture = torch.rand(1, 3, 4, 5)
     expected = picture + torch.relu(2 * picture + torch.tensor([-1.0, 0.0, 1.0])[:, None, None])
     assert torch.allclose(EsrganSlim(2, tmp_path)(picture), expected.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+def test_scenes_to_explore_are_held_out_and_show_one_thing() -> None:
+    scenes = list(list_scenes(4))
+    assert len({scene.seed for scene in scenes}) == 4 and min(scene.seed for scene in scenes) >= FIRST_HELD_OUT_SEED
+    assert all(len(scene.objects) == 1 for scene in scenes)
