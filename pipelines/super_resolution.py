@@ -38,7 +38,7 @@ from pipelines.uploads import has_alpha, to_plain
 PREVIEW_PX = 768
 # How far a camera's picture is agreed with: what the network smoothed away was partly noise, partly fine texture.
 # Chosen on held-out drawn pictures: the worst of them lose least here, and the mean little.
-CAMERA_SHARE = 0.3
+CAMERA_SHARE = 0.5
 
 Stream = Generator[Progress, None, torch.Tensor]
 
