@@ -164,6 +164,15 @@ def make_sr(pictures: np.ndarray) -> SrLiteObjective:
     return SrLiteObjective(TINY, pictures=pictures, checked=pictures[:1])
 
 
+@torch.no_grad()
+def test_the_end_of_the_enlarger_s_training_squares_its_errors(pictures: np.ndarray) -> None:
+    objective = SrLiteObjective(TINY, pictures=pictures, checked=pictures[:1], squared_from=8)
+    batch = objective.make_batch(0, 2)
+    absolute, squared = (objective.compute_loss(batch, step)[1]["loss"] for step in (7, 8))
+    # Errors of a few levels: below the narrow width nothing, above it their size; their square is far smaller.
+    assert squared < 0.3 * absolute
+
+
 def make_restorer(pictures: np.ndarray) -> RestorerObjective:
     torch.manual_seed(1)
     return RestorerObjective(SrLite(TINY), TINY_RESTORER, pictures=pictures, checked=pictures[:1])
