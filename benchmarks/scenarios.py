@@ -146,6 +146,30 @@ SCENARIOS = (
         ),
     ),
     Scenario(
+        "low_light",
+        "How near do lit photographs come to full light? A tenth of it, taken by a camera that no training knows",
+        "benchmarks.low_light",
+        12,
+        "photographs",
+        (
+            FigureSpec(
+                "dark01_low_noise_db", "Diffusion, little noise: PSNR, true brightness (oracle brightening)", 24.0
+            ),
+            FigureSpec(
+                "dark01_high_noise_db", "Diffusion, much noise: PSNR, true brightness (oracle brightening)", 18.5
+            ),
+            FigureSpec("worst_gain_over_lime_db", "Diffusion, worst photograph and noise: PSNR above LIME", 0.0),
+            FigureSpec("worst_gain_over_clahe_db", "Diffusion, worst photograph and noise: PSNR above CLAHE", 0.0),
+            FigureSpec(
+                "parser_recovery",
+                "scene parser: share of what darkness cost that is recovered, true brightness (the page's own)",
+                0.70,
+            ),
+            FigureSpec("first_view_s", "first lit view, 1024 px", 0.5, True),
+            FigureSpec("diffusion_1024_s", "Diffusion, 1024 px", 12.0, True),
+        ),
+    ),
+    Scenario(
         "autoencoder",
         "What the autoencoder keeps of a picture",
         "benchmarks.autoencoder",
