@@ -31,6 +31,10 @@ TOLD = {
         *("x4_gain_over_lanczos_db", "x4_gain_over_esrgan_slim_db"),
         *("detail_sharpness_error", "detail_border_to_all_steps"),
     ),
+    "low_light": (
+        *("oracle_", "clahe_", "lime_", "curve_", "diffusion_", "blind_", "parser_"),
+        *("bright_unchanged", "peak_mb"),
+    ),
 }
 README = (ROOT / "README.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
