@@ -1,7 +1,8 @@
 """How near lit photographs come to what they were in full light, what is left of the noise, and what a parser sees.
 
 Every photograph is taken again with three amounts of light and two of noise by a camera that no training knows, and lit
-by each method. The wanted brightness is the true one for all but CLAHE, which has none; the page's own is measured too.
+by each method. The wanted brightness is the true one for all but CLAHE, which has none; the page's guess is measured
+too.
 """
 
 import json
@@ -64,7 +65,7 @@ def find_brightness(picture: Image.Image) -> float:
 
 
 def list_methods(models: ModelStore) -> dict[str, Callable[[DarkPair], Image.Image]]:
-    """List the ways of lighting: two that know more or less than the page's, and the page's."""
+    """List the ways of lighting: one that knows the camera, one without a target, the page's, told and untold."""
 
     def run(method: str) -> Callable[[DarkPair], Image.Image]:
         return lambda pair: (
@@ -152,8 +153,8 @@ def find_worst_gain(mine: Sequence[dict[str, float]], theirs: Sequence[dict[str,
 def measure_recovery(models: ModelStore, parser: SceneParser, num_scenes: int) -> dict[str, Figure]:
     """Let the parser read drawn scenes in full light, in a tenth of it, and lit again; both noises together.
 
-    Returns: which part of what darkness cost is recovered with the true brightness, as for the photographs, with the
-             accuracies behind it; and with the page's own brightness, which turns bright colours into darker ones.
+    Returns: which part of what darkness cost is recovered at the brightness that the page guesses, beside that with the
+             true one, as for the photographs; with the accuracies behind them.
     """
     methods = {name: method for name, method in list_methods(models).items() if name in (*METHODS, "blind")}
     right: dict[str, list[float]] = {name: [] for name in ("full", "dark", *methods)}
@@ -168,8 +169,7 @@ def measure_recovery(models: ModelStore, parser: SceneParser, num_scenes: int) -
     for name in methods:
         gained = figures[f"parser_{name}_acc"].value - figures["parser_dark_acc"].value
         figures[f"parser_recovery_{name}"] = Figure(gained / lost if lost > 0 else math.nan)
-    blind = figures["parser_recovery_blind"].value
-    return {"parser_recovery": Figure(figures["parser_recovery_diffusion"].value, baseline=blind)} | figures
+    return {"parser_recovery": Figure(figures["parser_recovery_blind"].value)} | figures
 
 
 def measure_bright(photographs: dict[str, Image.Image], models: ModelStore) -> dict[str, Figure]:

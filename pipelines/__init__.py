@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from pipelines.cache import ModelStore
     from pipelines.drag_editing import ask_for_picture, drag_stream, fit_picture, fit_request
     from pipelines.layout import propose_layout
-    from pipelines.low_light import darken_photo, low_light_stream, tell_light
+    from pipelines.low_light import darken_photo, low_light_stream, suggest_brightness, tell_light
     from pipelines.model import badge, unknown_words
     from pipelines.style_prompting import style_stream
     from pipelines.super_resolution import super_resolution_stream
@@ -69,6 +69,7 @@ _LATE = {
     "fit_request": "pipelines.drag_editing",
     "low_light_stream": "pipelines.low_light",
     "propose_layout": "pipelines.layout",
+    "suggest_brightness": "pipelines.low_light",
     "tell_light": "pipelines.low_light",
     "unknown_words": "pipelines.model",
     "style_stream": "pipelines.style_prompting",
@@ -136,6 +137,7 @@ __all__ = [
     "settings_to_pnginfo",
     "specs",
     "style_stream",
+    "suggest_brightness",
     "super_resolution_stream",
     "tell_light",
     "text_to_image_stream",

@@ -17,6 +17,7 @@ from pipelines.darkening import add_tone, blur, remove_tone
 from pipelines.detailing import count_tiles, guess_clean
 from pipelines.residual_shift import KAPPA, make_etas
 from pipelines.restorer import Restorer, make_task
+from pipelines.texture_return import return_texture
 
 # Between cameras without and with an S-shaped curve. Any power law cancels out: light that is lost before it and given
 # back behind it is one factor.
@@ -26,6 +27,13 @@ NUM_PASSES = 3
 NEAR = 0.03  # how far from the target a brightness may be
 GRAIN_PX = 2.5  # the deviation of the blur that tells noise from colour and light
 _MEASURED_PX = 256  # per side: brightness is measured on about as many pixels
+# What guesses a brightness: the brightest hundredth of what is not itself a lamp is taken for nearly white, and the
+# line makes it fit 2,500 drawn pictures in 0.02 to 0.5 of their light, whose mean it misses by 0.13 (0.42 by 0.21).
+WHITE_SHARE, WHITE = 0.99, 0.95
+LAMP = 0.8  # of white, in a picture that is dark all the same
+GUESS_SLOPE, GUESS_OFFSET = 0.88, 0.02
+GUESS_RANGE = (0.2, 0.75)
+_GRAIN_STRIDE = 4  # pixels whose mean has little noise left
 
 
 def measure_brightness(picture: torch.Tensor) -> float:
@@ -74,6 +82,24 @@ def find_gain(picture: torch.Tensor, target: float, *, lowest: float = 1.0) -> f
         is_dark = measure_brightness(expose(few, middle)) < target
         low, high = (middle, high) if is_dark else (low, middle)
     return math.sqrt(low * high)
+
+
+def guess_brightness(dark: torch.Tensor) -> float:
+    """Guess how bright a dark picture's scene was in full light: a paper is white, a night sky is not.
+
+    Shapes:  dark (3, H, W) in -1..1.
+    Returns: 0..1 as in `measure_brightness`, within GUESS_RANGE.
+    """
+    stride = max(1, min(_GRAIN_STRIDE, min(dark.shape[1:]) // 8))
+    few = F.avg_pool2d(dark[None], stride, ceil_mode=True)[0]
+    is_lamp = F.max_pool2d(dark.amax(0)[None], stride, ceil_mode=True)[0] >= LAMP * 2 - 1
+    lit = few.amax(0)[~is_lamp]
+    if lit.numel() == 0:
+        return GUESS_RANGE[1]
+    white = lit.kthvalue(max(1, round(WHITE_SHARE * lit.numel()))).values.view(1, 1, 1)
+    exposed = measure_brightness(expose(few, find_gain(white, WHITE)))
+    low, high = GUESS_RANGE
+    return min(high, max(low, GUESS_SLOPE * exposed + GUESS_OFFSET))
 
 
 def tell_gain(gain: float) -> float:
@@ -127,7 +153,7 @@ def brighten_stream(
     Source:  Li et al. 2024, arXiv 2404.04804 (LightDiff: light, look again, light again); Yue, Wang and Loy 2023, arXiv
              2307.12348 (the noise of each pass).
     Differs: brightness is what is looked at, instead of words and depth; a pass is one step of the chain, and without
-             its noise a result comes 0.3 to 0.6 dB nearer to drawn pictures.
+             its noise a result comes 0.3 to 0.6 dB nearer to drawn pictures; regular texture is given back at the end.
     """
     etas = make_etas(num_passes)
     gain = find_gain(dark, target)
@@ -147,7 +173,9 @@ def brighten_stream(
         change = find_gain(guess, target, lowest=1 / MAX_GAIN)
         gain = min(gain * change, MAX_GAIN)
         guess, lit = expose(guess, change), expose(dark, gain)
-    picture = guess if noise_frac == 1 else guess + (1 - noise_frac) * find_grain(lit - guess)
+    # Where detail was invented, what was removed is not noise and texture alone.
+    picture = guess if detail_frac else return_texture(lit, guess)
+    picture = picture if noise_frac == 1 else picture + (1 - noise_frac) * find_grain(lit - picture)
     return Brightened(picture.clamp(-1, 1), lit, gain, measure_noise(lit), tuple(found))
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from pipelines import lighting
-from pipelines.brightening import measure_brightness
+from pipelines.brightening import guess_brightness, measure_brightness
 from pipelines.burst import merge_burst
 from pipelines.darkening import Darkness, darken, draw_lamps
 from pipelines.errors import UserError
@@ -80,11 +80,13 @@ def low_light_stream(request: LowLightRequest, models: Provider) -> Generator[Pr
              item is one LowLightResult. Grey stays grey, transparent stays transparent.
     Raises:  UserError with one sentence for what the user can correct; BackendUnavailable without weights.
     """
-    request = validate(request)
-    run = yield from _prepare(request)
+    run = yield from _prepare(validate(request))
     if not request.force and not is_dark(run.dark):
         yield _keep_unchanged(run)
         return
+    if not request.brightness:
+        run.request = request = replace(request, brightness=round(guess_brightness(run.dark), 2))
+        run.notes.append(f"Brightness {request.brightness:.2f} was guessed from the brightest parts.")
     others = [name for name in WAYS_OF_LIGHTING if name != request.method] if request.compare else []
     for method in (*others, request.method):
         run.began = time.perf_counter()
@@ -122,6 +124,11 @@ def tell_light(picture: Image.Image) -> str:
     if is_dark(pixels):
         return f"{brightness}: a dark picture."
     return f"{brightness}: not a dark picture. To see what the methods do, darken it below as a camera would."
+
+
+def suggest_brightness(picture: Image.Image) -> float:
+    """Suggest what brightness to ask for: what the brightest parts of a dark picture let guess, in hundredths."""
+    return round(guess_brightness(to_pixels(picture)), 2)
 
 
 def add_colour(picture: torch.Tensor, strength: float) -> torch.Tensor:

@@ -23,19 +23,18 @@ class LowLightRequest:
     """Say which dark photo to light, how bright, and how.
 
     Units: the picture may be of any mode and shape; burst are more pictures of the same scene, merged with it first;
-           brightness is the mean of all channels as displayed, 0..1; truth is the scene in full light, where it is
-           known, to measure against, and changes nothing. With noise_frac's default, Diffusion comes nearest to
-           held-out drawn pictures: 0.1 to 0.2 dB nearer than with 1.
+           brightness is the mean of all channels as displayed, 0..1, where 0 takes what the picture lets guess; truth
+           is the scene in full light, where it is known, to measure against, and changes nothing.
     """
 
     picture: Image.Image | None = None
     burst: tuple[Image.Image, ...] = ()
     method: str = choice("diffusion", WAYS_OF_LIGHTING, label="Method", help="How light is brought in.")
     brightness: float = ranged(
-        0.42, 0.02, 0.8, 0.01, label="Brightness", help="Of the result: 0 is black, 1 white, most photos 0.35 to 0.5."
+        0.0, 0.0, 0.8, 0.01, label="Brightness", help="Of the result: 1 is white, most photos 0.35 to 0.5; 0 guesses."
     )
     noise_frac: float = ranged(
-        0.85, 0.0, 1.0, 0.05, label="Noise removal", help="0 keeps every grain; 1 removes what looks like noise."
+        0.9, 0.0, 1.0, 0.05, label="Noise removal", help="0 keeps every grain; 1 removes what looks like noise."
     )
     detail_frac: float = ranged(
         0.0, 0.0, 1.0, 0.05, label="Invented detail", help="0 stays with what is certain; 1 draws one likely picture."

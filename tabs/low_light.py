@@ -104,10 +104,11 @@ def on_picture(*, path: Any) -> Updates:
         return {"picture_notes": "", "truth": "", **clear_result(READY)}
     upload = read_dark_photo(path)
 
-    from pipelines import tell_light
+    from pipelines import suggest_brightness, tell_light
 
     return {
         "picture_notes": show_notes((*upload.notes, tell_light(upload.picture))),
+        "brightness": suggest_brightness(upload.picture),
         "truth": "",
         "burst": None,
         "burst_notes": "",
@@ -143,13 +144,14 @@ def on_darken(*, picture: Any, truth: str, **values: Any) -> Updates:
         raise UserError("There is no picture to darken; upload one, or send one from another tab.")
     request = to_darkening(values)
 
-    from pipelines import darken_photo, tell_light
+    from pipelines import darken_photo, suggest_brightness, tell_light
 
     dark = darken_photo(read_photo(bright).picture, request)
     words = f"{request.light_frac:g} of the light is left. {tell_light(dark)}"
     return {
         "picture": save_picture(dark, "limelight-dark.png"),
         "picture_notes": show_notes([words]),
+        "brightness": suggest_brightness(dark),
         "burst": None,
         "burst_notes": "",
         **clear_result("The bright original is known, so the result is measured against it. " + READY),
@@ -250,7 +252,7 @@ def connect_rest(services: Services, inputs: dict[str, Any], result: dict[str, A
     # Through the queue, because gradio tells a failure only of queued events.
     queued: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
     noted: dict[str, Any] = {"error_output": "picture_notes", "describe_error": show_error, **queued}
-    names = ("truth", "burst", "picture_notes", "burst_notes")
+    names = ("brightness", "truth", "burst", "picture_notes", "burst_notes")
     placed = {name: inputs[name] for name in names} | result
     path = {"path": inputs["picture"]}
     uploaded = wire(inputs["picture"].upload, on_picture, path, placed, api_name="light_upload", **noted)

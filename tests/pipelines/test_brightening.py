@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipelines.brightening import (
+    GUESS_RANGE,
     MAX_GAIN,
     Brightened,
     BrightenProgress,
@@ -15,6 +16,7 @@ from pipelines.brightening import (
     expose,
     find_gain,
     find_grain,
+    guess_brightness,
     measure_brightness,
     measure_noise,
     tell_gain,
@@ -69,6 +71,26 @@ def test_a_bright_picture_needs_no_gain_and_black_gets_the_most() -> None:
     assert torch.equal(expose(make_dark(), 1.0), make_dark())
     assert find_gain(torch.full((3, 8, 8), -1.0), 0.5) == pytest.approx(MAX_GAIN, rel=1e-3)
     assert tell_gain(MAX_GAIN) == 1
+
+
+def test_a_guess_is_the_same_in_less_light_and_follows_the_scene() -> None:
+    page, night = torch.full((3, 64, 64), 0.8), torch.full((3, 64, 64), -0.9)
+    page[:, 20:30], night[:, 20:30] = -0.8, 0.8
+    guesses = [[guess_brightness(expose_less(scene, gain)) for gain in (2.0, 6.0)] for scene in (page, night)]
+    for less, least in guesses:
+        assert less == pytest.approx(least, abs=0.01)
+    assert guesses[0][0] > 0.65 > 0.35 > guesses[1][0]
+    # A lamp in the picture is no white paper.
+    lamp = expose_less(page, 4.0)
+    without = guess_brightness(lamp)
+    lamp[:, 50:54, 50:54] = 1
+    assert guess_brightness(lamp) == pytest.approx(without, abs=0.02)
+    assert guess_brightness(torch.ones(3, 9, 9)) == GUESS_RANGE[1] and guess_brightness(-torch.ones(3, 1, 1)) == 0.2
+
+
+def expose_less(picture: torch.Tensor, gain: float) -> torch.Tensor:
+    """Undo `expose`."""
+    return expose(picture, 1 / gain)
 
 
 def test_more_gain_is_brighter_everywhere_and_stays_in_range() -> None:

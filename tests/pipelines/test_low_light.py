@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipelines import LowLightProgress, LowLightRequest, LowLightResult, Progress, UserError
 from pipelines.errors import BackendUnavailable
-from pipelines.low_light import add_colour, darken_photo, low_light_stream, to_pixels
+from pipelines.low_light import add_colour, darken_photo, low_light_stream, suggest_brightness, to_pixels
 from pipelines.low_light_types import WAYS_OF_LIGHTING, DarkenRequest
 from pipelines.model import ModelBundle
 from pipelines.networks import Networks
@@ -66,6 +66,13 @@ def test_every_method_lights_and_says_what_it_did(models: Provider, method: str)
     assert lit == pytest.approx(baseline, abs=0.03) and brightness.on == pytest.approx(lit, abs=0.01)
     assert share.off == 1 and 0 <= share.on <= 1 and noise.on >= 0
     assert sum(result.histogram) == pytest.approx(1) == pytest.approx(sum(result.arms[0].histogram))
+
+
+def test_without_a_brightness_one_is_guessed_told_and_kept_in_the_request(models: Provider) -> None:
+    result = run(models, make_dark(), method="lime")
+    assert result.request.brightness == suggest_brightness(make_dark()) > 0
+    assert f"Brightness {result.request.brightness:.2f} was guessed" in result.notes[0]
+    assert not any("guessed" in note for note in run(models, make_dark(), method="lime", brightness=0.3).notes)
 
 
 def test_lime_reaches_the_brightness_and_says_when_it_cannot(models: Provider) -> None:
@@ -176,7 +183,7 @@ def test_a_burst_is_merged_first_and_has_less_noise(models: Provider) -> None:
     [
         (None, {}, "There is no picture yet"),
         (Image.new("RGB", (9, 9)), {}, "black everywhere, so that there is nothing to bring to light"),
-        (make_dark(), {"brightness": 0.9}, "Brightness 0.9 is too high; choose 0.02 to 0.8"),
+        (make_dark(), {"brightness": 0.9}, "Brightness 0.9 is too high; choose 0 to 0.8"),
         (make_dark(), {"method": "magic"}, "Method 'magic' is not known"),
         (make_dark(), {"truth": make_ramp(9)}, "has another size"),
         (None, {"burst": (make_dark(), make_dark(30))}, "Picture 2 has 30 x 30 px and the first one 40 x 30"),

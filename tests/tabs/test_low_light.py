@@ -232,7 +232,7 @@ def test_a_picture_that_cannot_be_used_gets_one_sentence(services: Services, tmp
     ("changes", "sentence"),
     [
         ({"picture": None}, "There is no picture yet"),
-        ({"brightness": 0.9}, "Brightness 0.9 is too high; choose 0.02 to 0.8"),
+        ({"brightness": 0.9}, "Brightness 0.9 is too high; choose 0 to 0.8"),
         ({"method": "magic"}, "Method 'magic'"),
         ({"seed": "seven"}, "Seed must be a number"),
         ({"colour": None}, "Colour"),

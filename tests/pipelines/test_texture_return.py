@@ -1,0 +1,58 @@
+"""Texture returned: stripes come back where noise does not, tiles leave no trace, the transform has an inverse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipelines import texture_return
+from pipelines.texture_return import BLOCK_PX, make_basis, return_texture, transform, transform_back
+
+
+def make_noise(height: int, width: int, strength: float = 0.1) -> torch.Tensor:
+    return strength * torch.randn((3, height, width), generator=torch.Generator().manual_seed(5))
+
+
+def make_stripes(height: int, width: int, strength: float = 0.15) -> torch.Tensor:
+    x = torch.arange(width, dtype=torch.float32)
+    return (strength * torch.sin(x * 1.3)).expand(3, height, -1).clone()
+
+
+def test_the_transform_keeps_lengths_and_has_an_inverse() -> None:
+    basis = make_basis()
+    torch.testing.assert_close(basis @ basis.T, torch.eye(BLOCK_PX**2), atol=1e-5, rtol=0)
+    picture = make_noise(37, 50)
+    torch.testing.assert_close(transform_back(transform(picture, picture).values, (37, 50)), picture)
+
+
+def test_stripes_come_back_and_noise_does_not() -> None:
+    clean, noise = make_stripes(96, 128), make_noise(96, 128)
+    flat = torch.zeros(3, 96, 128)
+    back = return_texture(clean + noise, flat)
+    # Stripes lie all over: their frequency's median block is no noise, but the median direction is.
+    assert (back - clean).square().mean() < 0.15 * clean.square().mean()
+    assert return_texture(noise, flat).square().mean() < 0.1 * noise.square().mean()
+
+
+def test_light_and_colour_do_not_come_back() -> None:
+    flat = torch.zeros(3, 64, 64)
+    torch.testing.assert_close(return_texture(flat + 0.3, flat), flat, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 90), (61, 47)])
+def test_any_size_keeps_its_size_and_small_ones_stay(size: tuple[int, int]) -> None:
+    picture = make_noise(*size)
+    assert return_texture(picture, picture * 0.5).shape == picture.shape
+    small = make_noise(2 * BLOCK_PX - 1, 50)
+    assert return_texture(small, small * 0.5) is not small
+    assert torch.equal(return_texture(small, small * 0.5), small * 0.5)
+
+
+def test_tiles_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = make_stripes(160, 176) + make_noise(160, 176)
+    after = torch.zeros_like(before)
+    whole = return_texture(before, after)
+    monkeypatch.setattr(texture_return, "TILE_PX", 88)
+    tiled = return_texture(before, after)
+    # Blocks fall otherwise in each tile, and the noise is measured on more of them.
+    assert (tiled - whole).abs().mean() < 0.02 * whole.abs().mean() + 0.01
