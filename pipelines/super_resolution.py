@@ -19,7 +19,7 @@ from pipelines.backprojection import Reduction, make_axis
 from pipelines.colour_fix import fix_colours
 from pipelines.detailing import add_detail, count_tiles, guess_clean
 from pipelines.enlarged_size import plan_size
-from pipelines.enlarging import enlarge_in_tiles, make_exact
+from pipelines.enlarging import enlarge_by_views, make_exact
 from pipelines.errors import UserError
 from pipelines.exploring import Provider, explore_stream
 from pipelines.images import to_images, to_tensor
@@ -147,7 +147,7 @@ def _enlarge(run: _Run) -> Stream:
 
 def _enlarge_loosely(run: _Run, more: int) -> Stream:
     """Enlarge with the network; `more` pieces of work will follow."""
-    stream = enlarge_in_tiles(run.networks.enlarger, run.small, run.size, damage=float(run.request.source == "camera"))
+    stream = enlarge_by_views(run.networks.enlarger, run.small, run.size, damage=float(run.request.source == "camera"))
     while True:
         try:
             done, total, large = next(stream)

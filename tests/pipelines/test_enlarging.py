@@ -8,7 +8,7 @@ import torch
 
 from pipelines import enlarging
 from pipelines.backprojection import make_reduction
-from pipelines.enlarging import enlarge_in_tiles, make_exact
+from pipelines.enlarging import VIEWS, count_views, enlarge_by_views, enlarge_in_tiles, make_exact
 from pipelines.sr_lite import SrLite, SrLiteConfig, enlarge, make_places
 from pipelines.tiling import Blend, list_tiles, split_axis
 
@@ -119,3 +119,32 @@ def test_equal_tiles_blend_to_the_same_picture() -> None:
             picture[:, rows.outer_first : rows.outer_last, columns.outer_first : columns.outer_last], rows, columns
         )
     assert (blend.result() - picture).abs().max() < 1e-5
+
+
+def test_eight_orientations_differ_and_come_back() -> None:
+    picture = draw(3, 5, 7)
+    turned = [view.turn(picture) for view in VIEWS]
+    assert len({tuple(view.flatten().tolist()) for view in turned}) == 8
+    for view, other in zip(VIEWS, turned):
+        assert torch.equal(view.turn_back(other), picture)
+
+
+def test_a_picture_turned_before_is_turned_afterwards() -> None:
+    model, small, size = make_model(), draw(3, 9, 14), (23, 31)
+    mean = finish(enlarge_by_views(model, small, size))
+    alone = finish(enlarge_in_tiles(model, small, size))
+    assert (mean - alone).abs().max() > 1e-3
+    for view in VIEWS[1:4]:
+        sides = (31, 23) if view.is_transposed else size
+        turned = finish(enlarge_by_views(model, view.turn(small), sides))
+        torch.testing.assert_close(view.turn_back(turned), mean)
+
+
+def test_large_pictures_are_enlarged_once_and_all_tiles_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [count_views(size) for size in ((512, 512), (700, 700), (1000, 1000), (1024, 2048))] == [8, 4, 2, 1]
+    model, small, size = make_model(), draw(3, 9, 14), (20, 30)
+    monkeypatch.setattr(enlarging, "TILE_PX", 10)
+    seen = [(done, total) for done, total, _ in enlarge_by_views(model, small, size)]
+    assert seen == [(index + 1, 16) for index in range(16)]
+    monkeypatch.setattr(enlarging, "MAX_VIEWED_MEGAPIXELS", 0)
+    assert torch.equal(finish(enlarge_by_views(model, small, size)), finish(enlarge_in_tiles(model, small, size)))
