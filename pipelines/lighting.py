@@ -25,8 +25,6 @@ from pipelines.text_to_image import ModelProvider
 # Finished pieces of work, of how many, words about them, and the picture so far.
 Step = tuple[int, int, str, torch.Tensor]
 Lighting = Generator[Step, None, torch.Tensor]
-BISECTIONS = 12
-FIND_PX = 256
 
 
 class Provider(ModelProvider, NetworkProvider, Protocol):
@@ -37,22 +35,10 @@ def light_by_lime(dark: torch.Tensor, request: LowLightRequest, notes: list[str]
     """Divide by the estimated light, raised to the power that gives the wanted brightness, and smooth the noise."""
     values = (dark + 1) / 2
     light = lime.estimate_light(values)
-    lit = lime.brighten(values, light, find_gamma(values, light, request.brightness))
+    lit = lime.brighten(values, light, lime.find_gamma(values, light, request.brightness))
     yield 1, 2, "light divided out", lit * 2 - 1
     sigma = measure_noise(lit * 2 - 1) / 255
     return lime.remove_noise(lit, light, request.noise_frac, sigma) * 2 - 1
-
-
-def find_gamma(values: torch.Tensor, light: torch.Tensor, brightness: float) -> float:
-    """Find the power of the light that LIME must divide by; 0..1, where 1 is all that it can."""
-    stride = max(1, min(values.shape[1:]) // FIND_PX)
-    few, few_light = values[:, ::stride, ::stride], light[:, ::stride, ::stride]
-    low, high = 0.0, 1.0
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        is_dark = float(lime.brighten(few, few_light, middle).mean()) < brightness
-        low, high = (middle, high) if is_dark else (low, middle)
-    return (low + high) / 2
 
 
 def light_by_curve(dark: torch.Tensor, request: LowLightRequest, models: Provider) -> Lighting:

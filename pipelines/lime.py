@@ -21,6 +21,7 @@ UPSAMPLE_RADIUS_PX, UPSAMPLE_EPS = 8, 1e-3
 # Black has no light to divide by; at this illumination a pixel is made at most 1 / MIN_LIGHT times as bright.
 MIN_LIGHT = 1 / 255
 DENOISE_RADIUS_PX = 3
+BISECTIONS, FIND_PX = 12, 256  # the power of the light is found on about so many pixels per side
 
 
 def estimate_light(picture: torch.Tensor) -> torch.Tensor:
@@ -104,6 +105,18 @@ def brighten(picture: torch.Tensor, light: torch.Tensor, gamma: float = GAMMA) -
     Differs: the light is bounded below instead of a constant being added, which would darken the brightest pixels.
     """
     return (picture / light.clamp(MIN_LIGHT, 1) ** gamma).clamp(0, 1)
+
+
+def find_gamma(values: torch.Tensor, light: torch.Tensor, brightness: float) -> float:
+    """Find the power of the light that LIME must divide by; 0..1, where 1 is all that it can."""
+    stride = max(1, min(values.shape[1:]) // FIND_PX)
+    few, few_light = values[:, ::stride, ::stride], light[:, ::stride, ::stride]
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        is_dark = float(brighten(few, few_light, middle).mean()) < brightness
+        low, high = (middle, high) if is_dark else (low, middle)
+    return (low + high) / 2
 
 
 def remove_noise(bright: torch.Tensor, light: torch.Tensor, strength: float, sigma: float) -> torch.Tensor:

@@ -20,8 +20,8 @@ STEP_PX = BLOCK_PX // 2
 NUM_BANDS = 4  # of frequencies, from coarse to fine
 NUM_TONES = 4  # of brightness, as many blocks each
 AROUND = 9  # blocks per side whose power is averaged: one alone is chance
-# Power must exceed the noise by this factor: averages of noise scatter too. Chosen on 48 drawn pictures.
-MARGIN = 1.5
+# Power must exceed the noise by this factor: averages of noise scatter, and a file's squares are no texture either.
+MARGIN = 3.0
 TILE_PX = 512
 TILE_MARGIN_PX = STEP_PX * (AROUND // 2) + BLOCK_PX
 MAX_TILES_MEASURED = 4  # noise is measured on these

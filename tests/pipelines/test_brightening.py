@@ -9,6 +9,7 @@ import torch
 
 from pipelines.brightening import (
     GUESS_RANGE,
+    LIME_BELOW,
     MAX_GAIN,
     Brightened,
     BrightenProgress,
@@ -19,6 +20,7 @@ from pipelines.brightening import (
     guess_brightness,
     measure_brightness,
     measure_noise,
+    relight,
     tell_gain,
 )
 from pipelines.restorer import Restorer, RestorerConfig
@@ -86,6 +88,18 @@ def test_a_guess_is_the_same_in_less_light_and_follows_the_scene() -> None:
     lamp[:, 50:54, 50:54] = 1
     assert guess_brightness(lamp) == pytest.approx(without, abs=0.02)
     assert guess_brightness(torch.ones(3, 9, 9)) == GUESS_RANGE[1] and guess_brightness(-torch.ones(3, 1, 1)) == 0.2
+
+
+def test_a_clean_picture_is_lit_by_two_curves_and_a_noisy_one_by_one() -> None:
+    ramp = torch.linspace(-0.99, -0.3, 64).expand(3, 48, -1).contiguous()
+    found = relight(expose(ramp, 3.0), 3.0, 0.4)
+    assert measure_brightness(found) == pytest.approx(0.4, abs=0.02)
+    assert (found - expose(ramp, find_gain(ramp, 0.4))).abs().max() > 0.02
+    _, clean = run(make_dim(1.0), ramp, 0.4)
+    assert clean.noise_levels < 1 and (clean.picture - clean.lit).abs().max() > 0.01
+    _, noisy = run(make_dim(1.0), make_dark(), 0.4)
+    assert noisy.noise_levels > LIME_BELOW
+    torch.testing.assert_close(noisy.picture, noisy.lit, atol=1e-4, rtol=0)
 
 
 def expose_less(picture: torch.Tensor, gain: float) -> torch.Tensor:
