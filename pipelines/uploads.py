@@ -129,6 +129,7 @@ def _open(
             check(*file.size)
             frames = getattr(file, "n_frames", 1)
             is_lossy = file.format == "JPEG"
+            has_words = file.format == "PNG" and _count_bits(path) == 16
             picture = ImageOps.exif_transpose(file)
             picture.load()
     except UnidentifiedImageError as error:
@@ -144,9 +145,19 @@ def _open(
     is_deep = picture.mode.startswith("I") or picture.mode == "F"
     if is_deep and not keeps_depth:
         notes.append("The picture has 16 bits per pixel; it was brought to 8.")
+    elif has_words and not is_deep:
+        notes.append(
+            "The picture has 16 bits per colour, of which the upper 8 are used; as a grey picture it keeps all."
+        )
     elif picture.mode == "CMYK":
         notes.append("The picture is made for print (CMYK); its colours were turned into those of a screen.")
     return Upload(picture if is_deep and keeps_depth else to_plain(picture), tuple(notes), is_lossy)
+
+
+def _count_bits(path: str | Path) -> int:
+    """Read from the header of a PNG how many bits a colour has: Pillow reads 16 as 8 and does not tell."""
+    with Path(path).open("rb") as file:
+        return file.read(25)[-1]
 
 
 def _check_area(width: int, height: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import UserError
-from pipelines.uploads import MAX_MASK_CHARS, MAX_MB, read_mask, read_photo, read_picture, write_mask
+from pipelines.uploads import MAX_MASK_CHARS, MAX_MB, read_dark_photo, read_mask, read_photo, read_picture, write_mask
 from tests.pictures import make_ramp
 
 Save = Callable[..., Path]
@@ -107,6 +109,21 @@ def test_sixteen_bits_are_scaled_and_not_cut_off(save: Save) -> None:
     assert grey.picture.mode == "L" and "16 bits" in grey.notes[0]
     assert np.abs(np.asarray(grey.picture) - levels / 257).max() <= 0.5
     assert np.array_equal(np.asarray(read_picture(path).picture)[..., 1], np.asarray(grey.picture))
+
+
+def test_sixteen_bits_per_colour_are_read_with_eight_and_told(tmp_path: Path) -> None:
+    row = b"\0" + bytes(v for x in range(40) for v in (x * 5, 77, 255 - x, 77, x, 77))
+    header = struct.pack(">IIBBBBB", 40, 40, 16, 2, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(row * 40)), (b"IEND", b"")]
+    chunks = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+    ]
+    path = tmp_path / "deep.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    for read in (read_photo, read_dark_photo):
+        upload = read(path)
+        assert upload.picture.mode == "RGB" and "upper 8" in upload.notes[0]
+        assert upload.picture.getpixel((7, 3)) == (35, 248, 7)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
