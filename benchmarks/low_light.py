@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from benchmarks.dark_photographs import LIGHTS, SHOTS, DarkPair, make_dark_pair
 from benchmarks.fidelity import PARSER_FOLDER, is_read_right
 from benchmarks.figures import Figure, RunSettings, make_figure
 from benchmarks.held_out import draw_scenes
+from benchmarks.kept_parts import keep_part
 from benchmarks.photographs import load_photographs
 from benchmarks.progress import count
 from benchmarks.sheets import save_sheet
@@ -226,24 +226,14 @@ def measure_pairs(settings: RunSettings, models: ModelStore, photographs: dict[s
     return figures
 
 
-def keep_part(settings: RunSettings, name: str, make: Callable[[], dict[str, Figure]]) -> dict[str, Figure]:
-    """Take a finished part of the measurement from the folder of kept parts, or make it and keep it there."""
-    path = settings.keep and settings.keep / f"low_light_{name}.json"
-    if path and path.exists():
-        return {key: Figure(**value) for key, value in json.loads(path.read_text("utf-8")).items()}
-    figures = make()
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({key: asdict(value) for key, value in figures.items()}, indent=1), "utf-8")
-    return figures
-
-
 @torch.no_grad()
 def measure(settings: RunSettings) -> dict[str, Figure]:
     """Measure over the first n photographs; times are taken anew even where the other parts were kept."""
     models, photographs = ModelStore(), load_photographs(settings.n)
     num_scenes = max(2, NUM_SCENES * settings.n // FULL_N)
-    figures = keep_part(settings, "photographs", lambda: measure_pairs(settings, models, photographs))
-    figures |= keep_part(settings, "scenes", lambda: measure_recovery(models, load_parser(PARSER_FOLDER), num_scenes))
-    figures |= keep_part(settings, "bright", lambda: measure_bright(photographs, models))
+    figures = keep_part(settings, "low_light_photographs", lambda: measure_pairs(settings, models, photographs))
+    figures |= keep_part(
+        settings, "low_light_scenes", lambda: measure_recovery(models, load_parser(PARSER_FOLDER), num_scenes)
+    )
+    figures |= keep_part(settings, "low_light_bright", lambda: measure_bright(photographs, models))
     return figures | measure_cost()

@@ -10,11 +10,11 @@ from PIL import Image
 
 from benchmarks.dark_photographs import LIGHTS, SHOTS, add_electrons, make_dark_pair, to_linear, to_shown
 from benchmarks.figures import Figure, RunSettings
+from benchmarks.kept_parts import keep_part
 from benchmarks.low_light import (
     describe_rows,
     equalise,
     find_worst_gain,
-    keep_part,
     match_mean,
     measure_colour_error,
     measure_pair,
