@@ -162,7 +162,7 @@ SCENARIOS = (
             FigureSpec("worst_gain_over_clahe_db", "Diffusion, worst photograph and noise: PSNR above CLAHE", 0.0),
             FigureSpec(
                 "parser_recovery",
-                "scene parser: share of what darkness cost that is recovered, true brightness (the page's own)",
+                "scene parser: share of what darkness cost that is recovered, brightness guessed by the page",
                 0.70,
             ),
             FigureSpec("first_view_s", "first lit view, 1024 px", 0.5, True),
