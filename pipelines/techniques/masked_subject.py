@@ -1,0 +1,205 @@
+"""Masked subject: one picture of a thing is enough to draw it elsewhere, without learning.
+
+In self-attention each patch of the new picture also looks at the patches of the given one that show the thing, and at
+no other: what stands around it is not carried along. Where the thing is being drawn says the word's cross-attention of
+the step before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from pipelines.attention import AttentionLayer, Processor, attention_probs, patched, project_qkv, run_attention
+from pipelines.attention_maps import smooth, to_grid
+from pipelines.model import ModelBundle
+from pipelines.params import ranged, validate
+from pipelines.schedules import list_timesteps
+from pipelines.style_attention import StyledProcessor, join_keys
+from pipelines.style_reference import Features, choose_layers, read_features
+from pipelines.subject_source import SubjectSource, fit_mask
+from pipelines.techniques.base import Hooks, Turn
+from pipelines.types import Progress, RunInfo, StepContext
+
+# Below this share of its maximum a word's attention says nothing about where its thing is.
+MIN_ATTENTION = 0.2
+
+
+@dataclass(frozen=True)
+class MaskedSubject:
+    """Draw the thing of one picture in a new one, at once.
+
+    Units:   strength is the share of attention that goes to the given thing where it is being drawn; 0 is plain
+             attention, bit for bit. depth as in Visual Style Prompting. words are the positions of the thing's name in
+             the prompt; without any, every patch may look at the thing.
+    Points:  init (reads the picture), before_unet (knows the step), patch (self-attention; watches cross-attention).
+    Source:  Song et al. 2024, MoMA, arXiv 2404.05674: masked keys and values of one picture, an attention shortcut, the
+             word's map of the step before, thresholded at 0.2.
+    Differs: no trained adapter and no language model: one softmax over own and given patches instead of a second
+             attention that is added; the picture is noised to the level of each step instead of read at level 0.
+    """
+
+    name: ClassVar[str] = "masked_subject"
+    title: ClassVar[str] = "Instant"
+    source: ClassVar[str] = "Song et al. 2024, MoMA: Multimodal LLM Adapter for Fast Personalized Image Generation"
+    points: ClassVar[tuple[str, ...]] = ("init", "before_unet", "patch")
+    needs_first_order: ClassVar[bool] = False
+    needs_whole_batch: ClassVar[bool] = False
+    needs_whole_picture: ClassVar[bool] = True
+
+    references: tuple[SubjectSource, ...] = ()
+    words: tuple[int, ...] = ()
+    strength: float = ranged(0.7, 0.0, 1.0, 0.05, label="Strength", help="How much is taken from the thing given.")
+    depth: int = ranged(4, 1, 4, 1, label="Depth", help="1 changes the finest decoder layers, 4 all layers.")
+    from_frac: float = ranged(0.05, 0.0, 1.0, 0.05, label="From", help="Share of the steps before the thing is heard.")
+    until_frac: float = ranged(0.9, 0.0, 1.0, 0.05, label="Until", help="Share of the steps until which it is heard.")
+
+    @classmethod
+    def neutral(cls) -> MaskedSubject:
+        """Make the record that changes nothing."""
+        return cls(strength=0.0)
+
+    @contextmanager
+    def open(self, model: ModelBundle, run: RunInfo) -> Iterator[Hooks]:
+        """Say what cannot be heard; the attention is changed step by step."""
+        validate(self)
+        if self.strength and not self.references:
+            run.note(f"{self.title} has no picture of the thing, so nothing changes; give one.")
+        yield _SubjectHooks(self, model, run)
+
+
+class _SubjectHooks(Hooks):
+    """Hold what was read in the picture, and where the thing is being drawn."""
+
+    def __init__(self, technique: MaskedSubject, model: ModelBundle, run: RunInfo) -> None:
+        self.technique, self.run = technique, run
+        self.layers = choose_layers(model, technique.depth)
+        self.size_cells = (run.height_cells, run.width_cells)
+        self.timesteps: list[int] = []
+        self.read: list[dict[int, Features]] = []
+        # None outside the technique's share of the steps, and while other techniques draft before the first.
+        self.heard: list[Features] | None = None
+        # Maps of this step by picture of the run, and the mean of the step before: (b, 1, h, w) 0..1.
+        self.seen: list[torch.Tensor] = []
+        self.place: torch.Tensor | None = None
+
+    def init(self, latents: torch.Tensor, ctx: StepContext, turn: Turn) -> Generator[Progress, None, torch.Tensor]:
+        """Read the picture at the steps that will hear it."""
+        technique, run = self.technique, self.run
+        if technique.strength and technique.references:
+            steps = list_timesteps(run.sampler, ctx.model.scheduler_config, run.num_steps)
+            low, high = technique.from_frac, technique.until_frac
+            self.timesteps = [at for step, at in enumerate(steps) if low <= step / run.num_steps < high]
+            for given in technique.references:
+                read = read_features(
+                    ctx.model, given.source, self.timesteps, sampler=run.sampler, num_steps=run.num_steps
+                )
+                self.read.append((yield from read))
+        return latents
+
+    def before_unet(self, latents: torch.Tensor, ctx: StepContext) -> torch.Tensor:
+        """Take out what was read at this step's noise level, and where the thing was in the step before."""
+        is_heard = self.read and ctx.timestep in self.timesteps
+        self.heard = [features[ctx.timestep] for features in self.read] if is_heard else None
+        self.place = average_places(self.seen, len(latents))
+        self.seen = []
+        return latents
+
+    def patch(self, model: ModelBundle) -> AbstractContextManager[object]:
+        """Let self-attention look at the thing, and watch where cross-attention sees its name."""
+        if not self.read or not self.technique.strength:
+            return nullcontext()
+
+        def make(layer: AttentionLayer, previous: Processor) -> Processor:
+            attend = partial(self.attend, layer=layer.name, kernel=model.plan.kernel)
+            return StyledProcessor(previous, model.plan.kernel, attend, lambda: self.heard is not None)
+
+        stack = ExitStack()
+        stack.enter_context(patched(model.unet, lambda layer: layer.name in self.layers, make))
+        if self.technique.words:
+            coarsest = model.spec.coarsest_cells
+            stack.enter_context(
+                patched(
+                    model.unet,
+                    lambda layer: layer.kind == "cross" and layer.cells > coarsest,
+                    lambda layer, previous: _Watcher(self, previous),
+                )
+            )
+        return stack
+
+    def attend(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, layer: str, kernel: str
+    ) -> torch.Tensor:
+        """Mix the values of the prompt's half with the thing's; shapes (b2, heads, n, d)."""
+        assert self.heard is not None
+        (q_uncond, q_cond), (k_uncond, k_cond), (v_uncond, v_cond) = (part.chunk(2) for part in (q, k, v))
+        others = [features[layer] for features in self.heard]
+        masks = [fit_mask(given.mask, heard[1].shape[2]) for given, heard in zip(self.technique.references, others)]
+        shown = [tuple(part[:, :, mask > 0] for part in heard) for mask, heard in zip(masks, others)]
+        share = torch.tensor(self.technique.strength / len(shown))
+        keys, values, bias = join_keys(
+            (k_cond, v_cond),
+            shown,  # type: ignore[arg-type]
+            [torch.tensor(1.0 - self.technique.strength), *[share] * len(shown)],
+        )
+        mixed = run_attention(q_cond, keys, values, mask=bias, kernel=kernel)
+        plain = run_attention(q, k, v, kernel=kernel)
+        where = self._fit_place(q.shape[2], len(q_cond)).to(mixed)
+        plain_uncond, plain_cond = plain.chunk(2)
+        return torch.cat([plain_uncond, torch.lerp(plain_cond, mixed, where)])
+
+    def _fit_place(self, num_patches: int, num_images: int) -> torch.Tensor:
+        """Bring the thing's place to a layer's grid. Shapes: returns (b or 1, 1, n, 1)."""
+        if self.place is None or len(self.place) != num_images:
+            return torch.ones(1, 1, 1, 1)
+        size = to_grid(num_patches, self.size_cells)
+        return F.adaptive_avg_pool2d(self.place, size).flatten(1)[:, None, :, None]
+
+    def see(self, attn: torch.nn.Module, hidden: torch.Tensor, text: torch.Tensor) -> None:
+        """Note where the thing's name draws attention in the prompt's half of one layer."""
+        # Pictures of a run may come in several calls; a place needs all of them, so it is kept for the whole run only.
+        q, k, _ = project_qkv(attn, hidden.chunk(2)[1], text.chunk(2)[1])
+        probs = attention_probs(q, k)[..., list(self.technique.words)].float().mean((1, 3))
+        grid = probs.unflatten(1, to_grid(probs.shape[1], self.size_cells))[:, None]
+        self.seen.append(F.interpolate(smooth(grid), size=self.size_cells, mode="bilinear"))
+
+
+class _Watcher:
+    """Compute a cross-attention layer as before, and let the hooks see it."""
+
+    def __init__(self, hooks: _SubjectHooks, previous: Processor) -> None:
+        self.hooks, self.previous = hooks, previous
+
+    def __call__(
+        self,
+        attn: torch.nn.Module,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **_: object,
+    ) -> torch.Tensor:
+        """Return the layer's output; shapes (b2, n, c), text (b2, m, e)."""
+        if encoder_hidden_states is not None:
+            self.hooks.see(attn, hidden_states, encoder_hidden_states)
+        out: torch.Tensor = self.previous(attn, hidden_states, encoder_hidden_states, attention_mask)
+        return out
+
+
+def average_places(seen: list[torch.Tensor], num_images: int) -> torch.Tensor | None:
+    """Average the maps of the layers of one step and stretch them to 0..1.
+
+    Shapes:  maps (b, 1, h, w) of one run; returns the same, None if nothing was seen of all its pictures at once.
+    Source:  Song et al. 2024, arXiv 2404.05674, released code: min-max, zero below 0.2, min-max again.
+    """
+    if not seen or any(len(one) != num_images for one in seen):
+        return None
+    mean = torch.stack(seen).mean(0)
+    low, high = mean.amin((2, 3), keepdim=True), mean.amax((2, 3), keepdim=True)
+    share = (mean - low) / (high - low).clamp_min(1e-8)
+    return torch.where(share > MIN_ATTENTION, share, torch.zeros_like(share))
