@@ -12,7 +12,8 @@ DEV_READY := $(VENV)/.dev-ready
 SYSTEM_READY := $(VENV)/.system-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick test-browser check format train-autoencoder train-parser train-denoiser train-mean train-style-reader export bench clean
+.PHONY: help run test test-quick test-browser check format train-autoencoder train-parser train-denoiser train-mean train-style-reader train-identity-reader \
+	export bench clean
 
 help:
 	@echo "make run                start Limelight on 127.0.0.1:7860 (ARGS=\"--port 7861\" passes options on)"
@@ -20,7 +21,8 @@ help:
 	@echo "make test-quick         all tests without the browser"
 	@echo "make test-browser       the browser tests only"
 	@echo "make check              ruff and mypy only"
-	@echo "make train-autoencoder  also train-parser, train-denoiser, train-mean, train-style-reader, export"
+	@echo "make train-autoencoder  also train-parser, train-denoiser, train-mean, train-style-reader,"
+	@echo "                        train-identity-reader, export"
 	@echo "                        (ARGS=\"--minutes 60 --resume\" passes options on)"
 	@echo "make bench              measure every scenario and rewrite the table in README.md"
 
@@ -59,6 +61,9 @@ train-mean: $(SYSTEM_READY)
 
 train-style-reader: $(SYSTEM_READY)
 	$(PY) -m training.train_style_reader $(ARGS)
+
+train-identity-reader: $(SYSTEM_READY)
+	$(PY) -m training.train_identity_reader $(ARGS)
 
 export: $(SYSTEM_READY)
 	$(PY) -m training.export $(ARGS)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pipelines.adapter_store import AdapterStore, make_owner
+from pipelines.adapters import Adapter, read_adapter
 from pipelines.drag_points import DragPair, check_pairs
 from pipelines.errors import BackendUnavailable, CompositionError, UserError
 from pipelines.params import Choice, Flag, Range, Text, ranges, specs, validate
@@ -19,7 +21,21 @@ from pipelines.png_settings import (
     to_python,
 )
 from pipelines.quick_start import collect_no_garbage
-from pipelines.technique_catalogue import DRAG_TECHNIQUES, STYLE_TECHNIQUES, TechniqueEntry, catalogue
+from pipelines.subject_types import (
+    LearnProgress,
+    LearnRequest,
+    LearnResult,
+    SubjectArm,
+    SubjectRequest,
+    SubjectResult,
+)
+from pipelines.technique_catalogue import (
+    DRAG_TECHNIQUES,
+    STYLE_TECHNIQUES,
+    SUBJECT_TECHNIQUES,
+    TechniqueEntry,
+    catalogue,
+)
 from pipelines.types import (
     SAMPLERS,
     DragProgress,
@@ -40,7 +56,10 @@ if TYPE_CHECKING:
     from pipelines.drag_editing import ask_for_picture, drag_stream, fit_picture, fit_request
     from pipelines.layout import propose_layout
     from pipelines.model import badge, unknown_words
+    from pipelines.personalization import subject_stream
+    from pipelines.runtime import kept_folder
     from pipelines.style_prompting import style_stream
+    from pipelines.subject_learning import learn_stream, propose_captions
     from pipelines.text_to_image import text_to_image_stream
 
 _LATE = {
@@ -50,7 +69,11 @@ _LATE = {
     "drag_stream": "pipelines.drag_editing",
     "fit_picture": "pipelines.drag_editing",
     "fit_request": "pipelines.drag_editing",
+    "kept_folder": "pipelines.runtime",
+    "learn_stream": "pipelines.subject_learning",
+    "propose_captions": "pipelines.subject_learning",
     "propose_layout": "pipelines.layout",
+    "subject_stream": "pipelines.personalization",
     "unknown_words": "pipelines.model",
     "style_stream": "pipelines.style_prompting",
     "text_to_image_stream": "pipelines.text_to_image",
@@ -60,6 +83,9 @@ __all__ = [
     "DRAG_TECHNIQUES",
     "SAMPLERS",
     "STYLE_TECHNIQUES",
+    "SUBJECT_TECHNIQUES",
+    "Adapter",
+    "AdapterStore",
     "BackendUnavailable",
     "Choice",
     "CompositionError",
@@ -69,6 +95,9 @@ __all__ = [
     "DragResult",
     "Flag",
     "ImageResult",
+    "LearnProgress",
+    "LearnRequest",
+    "LearnResult",
     "Measure",
     "ModelStore",
     "Progress",
@@ -76,6 +105,9 @@ __all__ = [
     "StyleArm",
     "StyleRequest",
     "StyleResult",
+    "SubjectArm",
+    "SubjectRequest",
+    "SubjectResult",
     "TechniqueEntry",
     "Text",
     "TextToImageRequest",
@@ -89,8 +121,13 @@ __all__ = [
     "drag_stream",
     "fit_picture",
     "fit_request",
+    "kept_folder",
+    "learn_stream",
+    "make_owner",
+    "propose_captions",
     "propose_layout",
     "ranges",
+    "read_adapter",
     "read_drag_settings",
     "read_mask",
     "read_picture",
@@ -99,6 +136,7 @@ __all__ = [
     "settings_to_pnginfo",
     "specs",
     "style_stream",
+    "subject_stream",
     "text_to_image_stream",
     "to_python",
     "unknown_words",

@@ -45,7 +45,21 @@ def write_lora(lora: Lora, about: Mapping[str, str]) -> bytes:
     for name, (down, up) in lora.paths.items():
         tensors[f"unet.{name}.lora_A.weight"] = down.detach().float().cpu().contiguous()
         tensors[f"unet.{name}.lora_B.weight"] = (up.detach().float() * lora.scale).cpu().contiguous()
-    return save(tensors, {"format": "pt", **about})
+    return save_tensors(tensors, about)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], about: Mapping[str, str]) -> bytes:
+    """Write tensors and texts as a safetensors file.
+
+    Differs: the library writes the texts in any order; here the same content gives the same bytes.
+    """
+    data = save(tensors, {"format": "pt", **about})
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def read_about(data: bytes) -> dict[str, str]:

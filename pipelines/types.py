@@ -76,7 +76,7 @@ class FitProgress(Progress):
     """Report one step of a fit.
 
     Units: loss is that of the objective; gain says by how much the fit predicts the pictures better than the model, in
-           units of the model's own error, 0 where that is not known; lora is still being fitted: who keeps it copies it.
+           units of the model's own error, 0 where that is not known; lora is still being fitted: copy it to keep it.
     """
 
     loss: float = 0.0

@@ -110,9 +110,7 @@ def _place_together(siblings: list[Subject], rng: np.random.Generator) -> Scene:
     ]
     place = _sample_place(rng)
     seed = int(rng.integers(2**31))
-    return Scene(
-        tuple(things), place["background"], place["light"], str(rng.choice(STYLES)), sample_look(rng), seed
-    )
+    return Scene(tuple(things), place["background"], place["light"], str(rng.choice(STYLES)), sample_look(rng), seed)
 
 
 def _cut(rgb: np.ndarray, box_px: tuple[int, int, int, int], rng: np.random.Generator) -> torch.Tensor:

@@ -133,9 +133,7 @@ class _SubjectHooks(Hooks):
             )
         return stack
 
-    def attend(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, layer: str, kernel: str
-    ) -> torch.Tensor:
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, layer: str, kernel: str) -> torch.Tensor:
         """Mix the values of the prompt's half with the thing's; shapes (b2, heads, n, d)."""
         assert self.heard is not None
         (q_uncond, q_cond), (k_uncond, k_cond), (v_uncond, v_cond) = (part.chunk(2) for part in (q, k, v))

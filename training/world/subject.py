@@ -99,7 +99,5 @@ def place_subject(subject: Subject, rng: np.random.Generator, *, style: str, bac
     margin = size_px / 2 + 8
     x_px, y_px = (float(side) for side in rng.uniform(margin, CANVAS_PX - margin, 2))
     tilt_deg = float(np.clip(rng.normal(0, 5), -12, 12))
-    thing = SceneObject(
-        subject.kind, subject.colour, x_px, y_px, size_px, tilt_deg=tilt_deg, identity=subject.identity
-    )
+    thing = SceneObject(subject.kind, subject.colour, x_px, y_px, size_px, tilt_deg=tilt_deg, identity=subject.identity)
     return Scene((thing,), background, light, style, sample_look(rng), int(rng.integers(2**31)))
