@@ -1,4 +1,4 @@
-"""The identity reader and its recipe: subjects, families, exact resume, files that load, and the shipped one's power."""
+"""The identity reader and its recipe: subjects, families, exact resume, files that load, what the shipped one can."""
 
 import hashlib
 import json

@@ -1,0 +1,77 @@
+"""Reward guidance and the plain adapter: the formula, the third row alone adapted, and no-ops where nothing is new."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pipelines.cfg_batch import guide, run_cond, run_halves
+from pipelines.lora import Lora, adapt
+from pipelines.model import ModelBundle
+from pipelines.style_reference import make_source
+from pipelines.techniques.cfg_rescale import CfgRescale
+from pipelines.techniques.reward_guidance import RewardGuidance
+from pipelines.techniques.style_aligned import StyleAligned
+from pipelines.techniques.subject_lora import SubjectLora
+from pipelines.text_side import encode_prompt
+from tests.loras import make_loud_lora
+from tests.pictures import make_ramp
+from tests.runs import describe_run, draw
+
+REACHES = ("attention", "all")
+
+
+@pytest.mark.parametrize("reach", REACHES)
+@torch.no_grad()
+def test_the_prediction_is_the_formula(tiny_model: ModelBundle, reach: str) -> None:
+    model, lora = tiny_model, make_loud_lora(tiny_model, reach)
+    text = encode_prompt(model, "my red boat on the sea", size_px=(64, 64))
+    run, ctx = describe_run(model, "a red boat on the sea", size_cells=(8, 8), num_images=3)
+    latents = torch.randn(3, model.spec.latent_channels, 8, 8, generator=torch.Generator().manual_seed(1))
+    technique = RewardGuidance(lora, text, likeness=0.6)
+    with technique.open(model, run) as hooks:
+        halves = hooks.predict(latents, ctx, lambda noisy, words: run_halves(model, noisy, ctx.timestep, words))
+    ours = guide(*halves, 4.0)
+    uncond, base = run_halves(model, latents, ctx.timestep, ctx.text)
+    subject = run_cond(adapt(model, lora), latents, ctx.timestep, text)
+    w, w_rg = 4.0, 0.6 * 4.0
+    slow = uncond + w * (base - uncond) + w_rg * (subject - base)
+    assert torch.allclose(ours, slow, atol=2e-4)
+    assert not torch.allclose(ours, guide(uncond, base, 4.0), atol=1e-2)
+
+
+def test_one_picture_at_a_time_is_the_same(tiny_sd: ModelBundle) -> None:
+    technique = RewardGuidance(make_loud_lora(tiny_sd))
+    together = draw(tiny_sd, "a red boat", technique, num_images=3).latents
+    plan = replace(tiny_sd.plan, images_per_call=1)
+    alone = draw(replace(tiny_sd, plan=plan), "a red boat", technique, num_images=3).latents
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+def test_without_anything_new_any_likeness_changes_nothing(tiny_model: ModelBundle) -> None:
+    loud = make_loud_lora(tiny_model)
+    silent = Lora({name: (down, torch.zeros_like(up)) for name, (down, up) in loud.paths.items()})
+    plain = draw(tiny_model, "a red boat").latents
+    assert torch.allclose(
+        draw(tiny_model, "a red boat", RewardGuidance(silent, likeness=2.0)).latents, plain, atol=1e-4
+    )
+    drawn = draw(tiny_model, "a red boat", RewardGuidance())
+    assert torch.equal(drawn.latents, plain) and "no subject" in drawn.notes[0]
+
+
+def test_it_guides_beside_others(tiny_sd: ModelBundle) -> None:
+    technique = RewardGuidance(make_loud_lora(tiny_sd))
+    source = make_source(tiny_sd, make_ramp(64))
+    alone = draw(tiny_sd, "a red boat", technique).latents
+    for other in (CfgRescale(), StyleAligned((source,))):
+        beside = draw(tiny_sd, "a red boat", technique, other).latents
+        assert beside.isfinite().all() and not torch.equal(beside, alone)
+        assert not torch.allclose(beside, draw(tiny_sd, "a red boat", other).latents, atol=1e-4)
+
+
+def test_the_plain_adapter_is_an_adapted_model(tiny_model: ModelBundle) -> None:
+    lora = make_loud_lora(tiny_model)
+    drawn = draw(tiny_model, "a red boat", SubjectLora(lora, 0.5)).latents
+    assert torch.allclose(drawn, draw(adapt(tiny_model, Lora(lora.paths, 0.5)), "a red boat").latents, atol=1e-5)
