@@ -6,12 +6,15 @@ A file is written beside its place and then moved there, so that a full disk or 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import secrets
 from pathlib import Path
 
 from pipelines.adapters import Adapter, check_name, read_adapter, rename_adapter
 from pipelines.errors import UserError
+
+logger = logging.getLogger("limelight")
 
 MAX_ADAPTERS = 50
 _OWNER = re.compile(r"[0-9a-f]{32}")
@@ -41,8 +44,8 @@ class AdapterStore:
             try:
                 found.append(read_adapter(path.read_bytes()))
             # One damaged file must not hide the others; it stays where it is.
-            except (OSError, UserError):
-                continue
+            except (OSError, UserError) as error:
+                logger.warning("A saved adapter cannot be read: %s", error)
         return tuple(sorted(found, key=lambda adapter: adapter.name.casefold()))
 
     def load(self, name: str) -> Adapter:

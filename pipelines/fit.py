@@ -222,7 +222,7 @@ def _join(first: _Rows, second: _Rows) -> _Rows:
     parts: dict[str, Any] = {
         name: torch.cat([getattr(first, name), getattr(second, name)]) for name in ("noisy", "wanted", "timesteps")
     }
-    texts = {
+    texts: dict[str, Any] = {
         name: torch.cat([getattr(first.text, name), getattr(second.text, name)])
         for name in ("hidden_cond", "pooled_cond")
     }

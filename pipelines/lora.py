@@ -19,8 +19,8 @@ from pipelines.attention import list_layers
 from pipelines.model import ModelBundle
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-# Where paths may be: beside attention alone, or beside every layer of the blocks.
-REACHES = ("attention", "all")
+# Where paths may be: beside attention alone; also beside every layer of the coarser grids; beside all layers.
+REACHES = ("attention", "coarse", "all")
 _BLOCKS = ("down_blocks", "mid_block", "up_blocks")
 
 
@@ -47,7 +47,7 @@ class Lora:
 
 
 def make_lora(model: ModelBundle, rank: int, generator: torch.Generator, reach: str = "attention") -> Lora:
-    """Make side paths that do nothing yet, beside the projections of every attention layer, or beside all layers.
+    """Make side paths that do nothing yet, beside the layers that `reach` names.
 
     Raises: ValueError for an unknown reach.
     """
@@ -65,12 +65,17 @@ def make_lora(model: ModelBundle, rank: int, generator: torch.Generator, reach: 
 
 def _list_layers(unet: Any, reach: str) -> list[str]:
     """Name the layers that get side paths."""
+    projections = [f"{layer.name}.{target}" for layer, _ in list_layers(unet) for target in TARGETS]
     if reach == "attention":
-        return [f"{layer.name}.{target}" for layer, _ in list_layers(unet) for target in TARGETS]
+        return projections
+    # On the finest grid, convolutions cost most and decide least about what a thing is.
+    finest = ("down_blocks.0.", f"up_blocks.{len(unet.up_blocks) - 1}.")
     return [
         name
         for name, module in unet.named_modules()
-        if name.startswith(_BLOCKS) and isinstance(module, nn.Linear | nn.Conv2d)
+        if isinstance(module, nn.Linear | nn.Conv2d)
+        and name.startswith(_BLOCKS)
+        and (reach == "all" or name in projections or not (name.startswith(finest) or "sampler" in name))
     ]
 
 
@@ -131,6 +136,6 @@ class _SidePath:
             side = self.scale * (hidden @ down.T @ up.T)
         if self.rows == slice(None):
             return output + side
-        changed = output.clone()
-        changed[self.rows] += side
-        return changed
+        # What a layer puts out is its own, and nobody else holds it yet.
+        output[self.rows] += side
+        return output

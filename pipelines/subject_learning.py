@@ -35,7 +35,7 @@ PRIOR_STEPS, NUM_PRIOR = 10, 6
 # What was learned so far is copied every so many steps, for a stop to keep.
 KEEP_EVERY = 5
 BATCH_SIZE, DRAWS = 4, 2
-REACH = "all"
+REACH = "coarse"
 MAX_TIMESTEP = 1000
 FINAL_RATE_FRAC = 0.1
 

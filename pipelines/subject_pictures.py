@@ -18,7 +18,7 @@ from pipelines.drag_things import outline
 from pipelines.errors import UserError
 from pipelines.images import fit_square
 from pipelines.model import ModelBundle
-from pipelines.scene_parser import ParsedObject, ParsedScene, SceneParser
+from pipelines.scene_parser import ParsedObject, ParsedScene
 from pipelines.uploads import MIN_SIDE_PX
 
 MAX_PICTURES = 6
@@ -86,10 +86,12 @@ def prepare_pictures(
         notes += [f"Picture {number} {deed}."] if deed else []
     located = [parser.locate(crop) for crop in crops]
     found = [_largest(scene, kind) for scene, _ in located]
-    masks = [
-        _outline_cells(scene, cells, parser, crop, thing, model.spec.px_per_cell)
-        for (scene, cells), crop, thing in zip(located, crops, found)
-    ]
+    side_px, side_cells = model.spec.image_px, model.spec.image_px // model.spec.px_per_cell
+    masks = []
+    for (scene, cells), thing in zip(located, found):
+        index = scene.objects.index(thing) if thing else None
+        whole = None if index is None else outline(scene, cells, parser, (side_px, side_px), index)
+        masks.append(_mark_cells(whole, side_cells))
     phrase = phrase.strip() or _call(found, kind, notes)
     captions = tuple(_describe(scene, thing, word) for (scene, _), thing in zip(located, found))
     boxes = tuple(thing.box_px if thing else None for thing in found)
@@ -180,21 +182,16 @@ def crop_to(
     )
 
 
-def _outline_cells(
-    scene: ParsedScene,
-    cells: torch.Tensor,
-    parser: SceneParser,
-    picture: Image.Image,
-    thing: ParsedObject | None,
-    px_per_cell: int,
-) -> torch.Tensor:
-    """Mark the latent cells that show the subject, and those beside them; all where it was not found."""
-    size = (picture.height // px_per_cell, picture.width // px_per_cell)
+def _mark_cells(thing: torch.Tensor | None, side_cells: int) -> torch.Tensor:
+    """Mark the latent cells that show a thing, and those beside them; all where it was not found.
+
+    Shapes: thing (1, 1, H, W) 0..1 or None; returns (1, 1, side_cells, side_cells).
+    """
+    everywhere = torch.ones(1, 1, side_cells, side_cells)
     if thing is None:
-        return torch.ones(1, 1, *size)
-    whole = outline(scene, cells, parser, picture.size, scene.objects.index(thing))
-    mask = (F.adaptive_avg_pool2d(whole, size) > OUTLINED).float()
-    return F.max_pool2d(mask, 3, 1, 1) if mask.any() else torch.ones(1, 1, *size)
+        return everywhere
+    mask = (F.adaptive_avg_pool2d(thing, side_cells) > OUTLINED).float()
+    return F.max_pool2d(mask, 3, 1, 1) if mask.any() else everywhere
 
 
 def _call(things: Sequence[ParsedObject | None], kind: str, notes: list[str]) -> str:

@@ -50,7 +50,7 @@ def test_rows_are_weighed_by_their_own_mask() -> None:
     assert row_errors(pred, wanted, weights).tolist() == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("reach", ["attention", "all"])
+@pytest.mark.parametrize("reach", ["attention", "coarse", "all"])
 def test_a_dco_fit_gains_on_its_pictures(tiny_model: ModelBundle, reach: str) -> None:
     with torch.no_grad():
         latents = encode(tiny_model, to_tensor([make_ramp(64), make_ramp(64).rotate(90)]))

@@ -20,7 +20,7 @@ from tests.loras import make_loud_lora
 from tests.pictures import make_ramp
 from tests.runs import describe_run, draw
 
-REACHES = ("attention", "all")
+REACHES = ("attention", "coarse", "all")
 
 
 @pytest.mark.parametrize("reach", REACHES)
