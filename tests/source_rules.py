@@ -20,6 +20,7 @@ TAB_PARTS = (
     *("wiring", "controls", "files", "running", "technique_picker", "layout_canvas"),
     *("style_inputs", "style_result"),
     *("drag_inputs", "drag_picture", "drag_canvas", "drag_result"),
+    *("subject_inputs", "subject_result", "subject_shelf"),
 )
 
 

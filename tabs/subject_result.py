@@ -1,0 +1,146 @@
+"""The right side of the personalization tab: learning as it goes, then the pictures, one row per way of drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from pipelines import LearnProgress, LearnResult, SubjectArm, SubjectResult
+from tabs.controls import build_lines, show_facts, show_notes, show_progress, show_status
+from tabs.files import save_picture
+from tabs.wiring import Updates
+
+MAX_ARMS = 4
+CURVE_PX = (400, 90)
+
+
+def build_result(invitation: str) -> dict[str, Any]:
+    """Lay out the right side: the curve and samples of learning, the rows of pictures, facts and notes."""
+    made: dict[str, Any] = {}
+    shown: dict[str, Any] = {"show_label": False, "interactive": False, "format": "png", "object_fit": "contain"}
+    with gr.Column(elem_classes="stage-box"):
+        made["picture"] = gr.Image(
+            format="png",
+            elem_classes="picture",
+            alt_text="No picture yet",
+            container=False,
+            show_label=False,
+            interactive=False,
+            buttons=["fullscreen"],
+        )
+        with gr.Column(visible=False, elem_classes="style-sheet") as made["sheet"]:
+            for index in range(MAX_ARMS):
+                with gr.Column(visible=False, elem_classes="style-arm") as made[f"arm_{index}"]:
+                    made[f"title_{index}"] = gr.HTML(elem_classes="arm-title", apply_default_css=False)
+                    made[f"images_{index}"] = gr.Gallery(
+                        height="auto", buttons=["fullscreen", "download"], elem_classes="arm-pictures", **shown
+                    )
+        made |= build_lines(invitation)
+    made["curve"] = gr.HTML(elem_classes="curve-box", apply_default_css=False)
+    made["samples"] = gr.Gallery(
+        label="While it learned", visible=False, columns=3, height="auto", format="png", interactive=False, buttons=[]
+    )
+    made["facts"] = gr.HTML(elem_classes="facts-box", apply_default_css=False)
+    made["notes"] = gr.HTML(elem_classes="notes-box", apply_default_css=False)
+    made["trace"] = gr.State(None)
+    return made
+
+
+def draw_curve(losses: Sequence[float], num_steps: int) -> str:
+    """Draw the loss over the steps as a line; nothing before the second step."""
+    if len(losses) < 2:
+        return ""
+    width, height = CURVE_PX
+    low, high = min(losses), max(losses)
+    span = (high - low) or 1.0
+    points = " ".join(
+        f"{width * step / max(1, num_steps - 1):.1f},{height - (height - 4) * (loss - low) / span - 2:.1f}"
+        for step, loss in enumerate(losses)
+    )
+    return (
+        f'<figure class="curve"><svg viewBox="0 0 {width} {height}" role="img" aria-label="Loss while learning: '
+        f'{losses[0]:.3g} at first, {losses[-1]:.3g} now"><polyline points="{points}" fill="none" '
+        f'stroke="currentColor" stroke-width="1.5"/></svg><figcaption>Loss {losses[0]:.3g} → {losses[-1]:.3g}'
+        "</figcaption></figure>"
+    )
+
+
+def show_learning(progress: LearnProgress) -> Updates:
+    """Turn a step of learning into updates: the line, the curve, the samples and the unfinished sample."""
+    updates: Updates = {
+        "status": show_progress(progress),
+        "curve": draw_curve(progress.losses, progress.num_steps),
+        "trace": (progress.step, progress.num_steps),
+    }
+    if progress.preview is not None:
+        updates["picture"] = gr.Image(progress.preview, alt_text="A sample while it learns", visible=True)
+        updates["sheet"] = gr.Column(visible=False)
+    if progress.samples:
+        updates["samples"] = show_samples(progress.samples)
+    return updates
+
+
+def show_samples(samples: Sequence[tuple[int, Any]]) -> Any:
+    """Show the samples drawn so far, each with its step."""
+    return gr.Gallery([(picture, f"after {step} steps") for step, picture in samples], visible=True)
+
+
+def show_learned(result: LearnResult, upload_notes: Sequence[str] = ()) -> Updates:
+    """Turn what was learned into updates."""
+    adapter = result.adapter
+    sentence = f"Learned {adapter.word!r} in {result.seconds:.0f} s; now draw it, or save it."
+    facts = (
+        ("time", f"{result.seconds:.0f} s"),
+        ("steps", str(adapter.num_steps)),
+        ("file", f"{len(adapter.data) / 2**20:.1f} MB"),
+    )
+    return {
+        "status": show_status(sentence, kind="done"),
+        "curve": draw_curve(result.losses, result.request.num_steps),
+        "samples": show_samples(result.samples),
+        "facts": show_facts(facts, (), is_compared=False),
+        "notes": show_notes(dict.fromkeys((*upload_notes, *result.notes))),
+        "captions": "\n".join(result.captions),
+        "phrase": result.phrase,
+        "trace": None,
+    }
+
+
+def show_result(result: SubjectResult, upload_notes: Sequence[str] = ()) -> Updates:
+    """Turn a finished run into updates: the rows, facts and notes."""
+    updates: Updates = {}
+    for index in range(MAX_ARMS):
+        arm = result.arms[index] if index < len(result.arms) else None
+        updates |= show_arm(index, arm, result)
+    size = " x ".join(str(side) for side in result.images[0].size)
+    facts = (("time", f"{result.seconds:.1f} s"), ("seed", str(result.seed_used)), ("size", size))
+    is_compared = len(result.arms) > 1
+    sentence = "The same seeds in the same places. " if is_compared else ""
+    return updates | {
+        "picture": gr.Image(visible=False),
+        "sheet": gr.Column(visible=True),
+        "status": show_status(f"{sentence}Done in {result.seconds:.1f} s", kind="done"),
+        "facts": show_facts(facts, () if is_compared else result.arms[-1].measures, is_compared=False),
+        "notes": show_notes(dict.fromkeys((*upload_notes, *result.notes))),
+    }
+
+
+def show_arm(index: int, arm: SubjectArm | None, result: SubjectResult) -> Updates:
+    """Turn one way of drawing into its row; a row that is not needed is hidden."""
+    if arm is None:
+        return {f"arm_{index}": gr.Column(visible=False), f"images_{index}": []}
+    is_compared = len(result.arms) > 1
+    measures = show_facts((), arm.measures, is_compared=False) if is_compared else ""
+    seeds = range(result.seed_used, result.seed_used + len(arm.images))
+    pictures = [
+        (save_picture(image, f"limelight-{seed}.png"), f"{result.request.prompt}; {arm.title}, seed {seed}")
+        for seed, image in zip(seeds, arm.images)
+    ]
+    return {
+        f"arm_{index}": gr.Column(visible=True),
+        f"title_{index}": gr.HTML(f"<h3>{escape(arm.title)}</h3>{measures}"),
+        f"images_{index}": gr.Gallery(pictures, columns=1 if len(pictures) == 1 else 2),
+    }
