@@ -37,6 +37,7 @@ from pipelines.images import decode
 from pipelines.lora_files import read_lora
 from pipelines.model import ModelBundle
 from pipelines.personalization import subject_stream
+from pipelines.prompt_plan import find_tokens
 from pipelines.scene_parser import SceneParser, load_parser
 from pipelines.subject_learning import learn_stream
 from pipelines.subject_pictures import prepare_pictures
@@ -135,10 +136,14 @@ class SubjectStudio:
         return [getattr(prompt, side) for prompt in asked]
 
     def _read_instant(self, trial: Trial) -> MaskedSubject:
-        """Make the technique of one picture; the largest subject of the references."""
+        """Make the technique of one picture, the first."""
         ready = prepare_pictures(self.model, trial.references[:1], trial.word, trial.subject.phrase)
         assert ready.masks is not None
-        return MaskedSubject((make_subject_source(self.model, ready.pictures[0], ready.masks),))
+        # Every prompt begins with the subject, so its words stand at the same place in all.
+        prompt = self._prompts(trial, "base")[0]
+        at = prompt.find(trial.subject.phrase)
+        words = find_tokens(prompt, (at, at + len(trial.subject.phrase)), self.model.sides[0])
+        return MaskedSubject((make_subject_source(self.model, ready.pictures[0], ready.masks),), words)
 
     @torch.no_grad()
     def _add(self, key: Key, trial: Trial, seed: int, side: str, techniques: Sequence[Technique]) -> list[Image.Image]:

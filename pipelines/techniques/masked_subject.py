@@ -85,9 +85,11 @@ class _SubjectHooks(Hooks):
         self.read: list[dict[int, Features]] = []
         # None outside the technique's share of the steps, and while other techniques draft before the first.
         self.heard: list[Features] | None = None
-        # Maps of this step by picture of the run, and the mean of the step before: (b, 1, h, w) 0..1.
-        self.seen: list[torch.Tensor] = []
+        # Maps of this step by watched layer, one (b, 1, h, w) per call, and the places of the step before, 0..1.
+        self.seen: dict[str, list[torch.Tensor]] = {}
         self.place: torch.Tensor | None = None
+        # Pictures of a run may come in several calls: how many each layer has already met in this step.
+        self.met: dict[str, int] = {}
 
     def init(self, latents: torch.Tensor, ctx: StepContext, turn: Turn) -> Generator[Progress, None, torch.Tensor]:
         """Read the picture at the steps that will hear it."""
@@ -107,8 +109,8 @@ class _SubjectHooks(Hooks):
         """Take out what was read at this step's noise level, and where the thing was in the step before."""
         is_heard = self.read and ctx.timestep in self.timesteps
         self.heard = [features[ctx.timestep] for features in self.read] if is_heard else None
-        self.place = average_places(self.seen, len(latents))
-        self.seen = []
+        self.place = average_places([torch.cat(maps) for maps in self.seen.values()])
+        self.seen, self.met = {}, {}
         return latents
 
     def patch(self, model: ModelBundle) -> AbstractContextManager[object]:
@@ -128,7 +130,7 @@ class _SubjectHooks(Hooks):
                 patched(
                     model.unet,
                     lambda layer: layer.kind == "cross" and layer.cells > coarsest,
-                    lambda layer, previous: _Watcher(self, previous),
+                    lambda layer, previous: _Watcher(self, layer.name, previous),
                 )
             )
         return stack
@@ -148,31 +150,34 @@ class _SubjectHooks(Hooks):
         )
         mixed = run_attention(q_cond, keys, values, mask=bias, kernel=kernel)
         plain = run_attention(q, k, v, kernel=kernel)
-        where = self._fit_place(q.shape[2], len(q_cond)).to(mixed)
+        where = self._fit_place(layer, q.shape[2], len(q_cond)).to(mixed)
         plain_uncond, plain_cond = plain.chunk(2)
         return torch.cat([plain_uncond, torch.lerp(plain_cond, mixed, where)])
 
-    def _fit_place(self, num_patches: int, num_images: int) -> torch.Tensor:
-        """Bring the thing's place to a layer's grid. Shapes: returns (b or 1, 1, n, 1)."""
-        if self.place is None or len(self.place) != num_images:
+    def _fit_place(self, layer: str, num_patches: int, num_images: int) -> torch.Tensor:
+        """Bring the thing's place in the pictures of this call to a layer's grid. Shapes: returns (b or 1, 1, n, 1)."""
+        first = self.met.get(layer, 0)
+        self.met[layer] = first + num_images
+        if self.place is None:
             return torch.ones(1, 1, 1, 1)
         size = to_grid(num_patches, self.size_cells)
-        return F.adaptive_avg_pool2d(self.place, size).flatten(1)[:, None, :, None]
+        place = self.place[first : first + num_images]
+        return F.adaptive_avg_pool2d(place, size).flatten(1)[:, None, :, None]
 
-    def see(self, attn: torch.nn.Module, hidden: torch.Tensor, text: torch.Tensor) -> None:
+    def see(self, layer: str, attn: torch.nn.Module, hidden: torch.Tensor, text: torch.Tensor) -> None:
         """Note where the thing's name draws attention in the prompt's half of one layer."""
-        # Pictures of a run may come in several calls; a place needs all of them, so it is kept for the whole run only.
         q, k, _ = project_qkv(attn, hidden.chunk(2)[1], text.chunk(2)[1])
         probs = attention_probs(q, k)[..., list(self.technique.words)].float().mean((1, 3))
         grid = probs.unflatten(1, to_grid(probs.shape[1], self.size_cells))[:, None]
-        self.seen.append(F.interpolate(smooth(grid), size=self.size_cells, mode="bilinear"))
+        whole = F.interpolate(smooth(grid), size=self.size_cells, mode="bilinear")
+        self.seen.setdefault(layer, []).append(whole)
 
 
 class _Watcher:
     """Compute a cross-attention layer as before, and let the hooks see it."""
 
-    def __init__(self, hooks: _SubjectHooks, previous: Processor) -> None:
-        self.hooks, self.previous = hooks, previous
+    def __init__(self, hooks: _SubjectHooks, layer: str, previous: Processor) -> None:
+        self.hooks, self.layer, self.previous = hooks, layer, previous
 
     def __call__(
         self,
@@ -184,18 +189,18 @@ class _Watcher:
     ) -> torch.Tensor:
         """Return the layer's output; shapes (b2, n, c), text (b2, m, e)."""
         if encoder_hidden_states is not None:
-            self.hooks.see(attn, hidden_states, encoder_hidden_states)
+            self.hooks.see(self.layer, attn, hidden_states, encoder_hidden_states)
         out: torch.Tensor = self.previous(attn, hidden_states, encoder_hidden_states, attention_mask)
         return out
 
 
-def average_places(seen: list[torch.Tensor], num_images: int) -> torch.Tensor | None:
-    """Average the maps of the layers of one step and stretch them to 0..1.
+def average_places(seen: list[torch.Tensor]) -> torch.Tensor | None:
+    """Average the maps of the layers of one step and stretch them to 0..1 in each picture.
 
-    Shapes:  maps (b, 1, h, w) of one run; returns the same, None if nothing was seen of all its pictures at once.
+    Shapes:  maps (b, 1, h, w) of a run's pictures, one per layer; returns the same, None if nothing was seen.
     Source:  Song et al. 2024, arXiv 2404.05674, released code: min-max, zero below 0.2, min-max again.
     """
-    if not seen or any(len(one) != num_images for one in seen):
+    if not seen:
         return None
     mean = torch.stack(seen).mean(0)
     low, high = mean.amin((2, 3), keepdim=True), mean.amax((2, 3), keepdim=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -59,8 +60,16 @@ def test_a_mask_of_another_size_is_a_programming_error(tiny_sd: ModelBundle) -> 
 
 def test_places_are_stretched_and_cut() -> None:
     maps = torch.tensor([[0.1, 0.15], [0.3, 0.5]])[None, None]
-    assert average_places([maps], 1)[0, 0].flatten().tolist() == pytest.approx([0, 0, 0.5, 1])  # type: ignore[index]
-    assert average_places([], 1) is None and average_places([maps], 2) is None
+    assert average_places([maps])[0, 0].flatten().tolist() == pytest.approx([0, 0, 0.5, 1])  # type: ignore[index]
+    assert average_places([]) is None
+
+
+def test_one_picture_at_a_time_is_the_same(tiny_sd: ModelBundle) -> None:
+    technique = MaskedSubject((make_subject(tiny_sd),), words=(3,), from_frac=0.0)
+    together = draw(tiny_sd, "a red boat", technique, num_images=3, num_steps=3).latents
+    plan = replace(tiny_sd.plan, images_per_call=1)
+    alone = draw(replace(tiny_sd, plan=plan), "a red boat", technique, num_images=3, num_steps=3).latents
+    assert torch.allclose(together, alone, atol=1e-4)
 
 
 def test_strength_goes_from_nothing_and_words_change_where(tiny_model: ModelBundle) -> None:
