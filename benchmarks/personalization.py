@@ -56,7 +56,7 @@ FIRST_SEED = PICTURE_SEEDS + 900_000
 NUM_PROMPTS = 20
 PICTURES_PER_CALL = 4
 # The curves: what is swept of each way of drawing; the default comes first and is the point that is reported.
-LIKENESSES = (1.0, 0.3, 0.6, 1.4)
+LIKENESSES = (0.5, 0.25, 0.75, 1.0)
 WEIGHTS = (1.0, 0.4, 0.7, 1.3)
 PLAIN, LORA, DCO, GUIDED, INSTANT = "plain", "dreambooth", "dco", "guided", "instant"
 Key = tuple[str, float]
@@ -220,7 +220,7 @@ def time_ways(model: ModelBundle, adapter: Adapter, trial: Trial, repeats: int) 
                     prompt, picture=trial.references[0], word=trial.word, phrase=trial.subject.phrase, seed=repeat
                 )
             else:
-                options = {"reward_guidance": {"likeness": 0.0 if name == PLAIN else 1.0}}
+                options = {"reward_guidance": {"likeness": 0.0 if name == PLAIN else LIKENESSES[0]}}
                 asked = SubjectRequest(prompt, adapters=(adapter,), seed=repeat, techniques=options)
             list(subject_stream(asked, OneModel(model)))
             if repeat:  # the first round warms up
