@@ -56,7 +56,7 @@ FIRST_SEED = PICTURE_SEEDS + 900_000
 NUM_PROMPTS = 20
 PICTURES_PER_CALL = 4
 # The curves: what is swept of each way of drawing; the default comes first and is the point that is reported.
-LIKENESSES = (0.5, 0.25, 0.75, 1.0)
+LIKENESSES = (0.45, 0.25, 0.6, 0.8)
 WEIGHTS = (1.0, 0.4, 0.7, 1.3)
 PLAIN, LORA, DCO, GUIDED, INSTANT = "plain", "dreambooth", "dco", "guided", "instant"
 Key = tuple[str, float]

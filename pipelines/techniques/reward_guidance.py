@@ -45,7 +45,7 @@ class RewardGuidance:
     lora: Lora | None = None
     text: TextCond | None = None
     likeness: float = ranged(
-        0.5, 0.0, 2.0, 0.05, label="Identity", help="0 is the prompt alone, 2 the subject above all."
+        0.45, 0.0, 2.0, 0.05, label="Identity", help="0 is the prompt alone, 2 the subject above all."
     )
 
     @classmethod
