@@ -208,7 +208,7 @@ def connect(services: Services, inputs: dict[str, Any], result: dict[str, Any]) 
     runs.append(wire(inputs["instant"].click, partial(on_instant, services), draw_in, **drawing))
     proposed = {name: inputs[name] for name in ("captions", "phrase", "seen")} | {"status": result["status"]}
     asked = {name: inputs[name] for name in ("pictures", "word", "phrase")} | {"backend": services.backend}
-    wire(inputs["propose"].click, partial(on_propose, services), asked, **{**model, "outputs": proposed})
+    runs.append(wire(inputs["propose"].click, partial(on_propose, services), asked, **{**model, "outputs": proposed}))
     wire_end(runs, "() => limelight.end()")
     trace = {"trace": result["trace"]}
     wire_stop(inputs["stop"], runs, on_stop, trace, {**trace, "stopped": result["stopped"]})

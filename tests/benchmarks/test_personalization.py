@@ -7,7 +7,17 @@ import pytest
 from PIL import Image
 
 from benchmarks.fidelity import PARSER_FOLDER
-from benchmarks.personalization import DCO, FIRST_SEED, GUIDED, LORA, PLAIN, READER_FOLDER, Table, make_figures
+from benchmarks.personalization import (
+    DCO,
+    FIRST_SEED,
+    GUIDED,
+    LIKENESSES,
+    LORA,
+    PLAIN,
+    READER_FOLDER,
+    Table,
+    make_figures,
+)
 from benchmarks.subject_trials import (
     make_trial,
     measure_clean,
@@ -50,7 +60,7 @@ def test_figures_follow_from_the_table() -> None:
     for _ in range(5):
         table.clean.append(np.full(4, 0.8))
         for name, identity, fidelity in ((PLAIN, 0.4, 0.9), (LORA, 0.6, 0.6), (DCO, 0.6, 0.8), (GUIDED, 0.7, 0.85)):
-            key = (name, 0.0 if name == PLAIN else 1.0)
+            key = (name, {PLAIN: 0.0, GUIDED: LIKENESSES[0]}.get(name, 1.0))
             table.add(key, identity + rng.normal(0, 0.01, 4), fidelity + rng.normal(0, 0.01, 4))
     figures = make_figures(table)
     assert figures["identity_fraction"].value == pytest.approx(0.875, abs=0.02)
