@@ -73,6 +73,7 @@ bench: $(SYSTEM_READY)
 	$(PY) -m benchmarks run t2i_fidelity --json benchmarks/results/t2i_fidelity.json
 	$(PY) -m benchmarks run t2i_techniques --json benchmarks/results/t2i_techniques.json
 	$(PY) -m benchmarks run style --json benchmarks/results/style.json
+	$(PY) -m benchmarks run drag --json benchmarks/results/drag.json
 	$(PY) -m benchmarks run t2i_speed --json benchmarks/results/t2i_speed.json
 	$(PY) -m benchmarks run startup --json benchmarks/results/startup.json
 	$(PY) -m benchmarks table

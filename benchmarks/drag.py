@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from benchmarks.drag_figures import (
     INSTANT,
     METHODS,
     NOISE,
+    OPTIMISING,
     PASTED,
     UNTOUCHED,
     compare_pulls,
@@ -59,6 +60,7 @@ from pipelines import DragPair, DragProgress, DragRequest, DragResult, drag_stre
 from pipelines.errors import UserError
 from pipelines.model import ModelBundle
 from pipelines.scene_parser import ParsedScene, SceneParser, load_parser
+from pipelines.techniques import make_drag
 from pipelines.techniques.drag_diffusion import DragDiffusion
 from pipelines.techniques.drag_noise import DragNoise
 
@@ -100,7 +102,8 @@ class DragStudio:
         def draw(index: int) -> Image.Image:
             return drag_once(self.model, self.ask(index, techniques)).image
 
-        return self._make(label, draw, repr(techniques), size)
+        # With all its defaults, so that a kept arm is drawn anew where one of them has changed.
+        return self._make(label, draw, repr(make_drag(techniques, None)), size)
 
     def leave(self) -> Arm:
         """Judge the pictures as they were."""
@@ -133,7 +136,7 @@ class DragStudio:
         )
 
     def judge(self, index: int, image: Image.Image, parsed: ParsedScene) -> list[float]:
-        """Measure one picture; the values of COLUMNS but the last two."""
+        """Measure one picture; the values of COLUMNS but the last."""
         edit, truth, picture = self.edits[index], self.truths[index], np.asarray(image.convert("RGB"))
         if index not in self._paths:
             self._paths[index] = draw_path(edit, truth.mask)
@@ -170,7 +173,7 @@ class DragStudio:
             return arm
         images, rows = [], []
         for index in count(range(len(asked)), label):
-            start, is_declined = time.perf_counter(), False
+            is_declined = False
             try:
                 images.append(draw(index))
             except UserError as error:
@@ -178,10 +181,9 @@ class DragStudio:
                 print(f"\n{label} declines edit {index}: {error}", file=sys.stderr)
                 images.append(self.truths[index].picture)
                 is_declined = True
-            seconds = time.perf_counter() - start
             parsed = self.parser.parse(images[-1:])[0]
             arm.seen.append(Seen(parsed))
-            rows.append([*self.judge(index, images[-1], parsed), float(is_declined), seconds])
+            rows.append([*self.judge(index, images[-1], parsed), float(is_declined)])
         arm.features = np.array(rows).round(KEPT_DIGITS)
         self.images[label] = images
         if kept:
@@ -238,55 +240,82 @@ def drag_once(model: ModelBundle, request: DragRequest) -> DragResult:
     return result
 
 
-def follow(model: ModelBundle, request: DragRequest) -> tuple[float, float]:
-    """Drag and return the seconds in all, and those of the pull alone: from its first report's wait to its last."""
-    start = began = ended = time.perf_counter()
+class Followed(NamedTuple):
+    """Hold the seconds of a drag: in all, of the pull alone, and the longest between two moments that see a stop."""
+
+    total: float
+    pull: float
+    longest_wait: float
+
+
+def follow(model: ModelBundle, request: DragRequest) -> Followed:
+    """Drag and take the time; a pull lasts from the first report of handles to the last before the picture is drawn.
+
+    A stream is stopped between two of its reports, so that the longest wait is how long a stop can take.
+    """
+    start = last = time.perf_counter()
+    pulled: list[float] = []
+    longest = 0.0
     for item in drag_stream(request, OneModel(model)):
         now = time.perf_counter()
+        longest, last = max(longest, now - last), now
         if isinstance(item, DragProgress) and item.step == 0:
-            ended = now
-        elif ended == start:
-            began = now
-    return time.perf_counter() - start, max(0.0, ended - began)
+            pulled.append(now)
+    return Followed(last - start, pulled[-1] - pulled[0], longest)
 
 
-def measure_times(studio: DragStudio, model: ModelBundle) -> tuple[dict[str, Figure], dict[str, float]]:
+def list_rounds(name: str) -> list[int]:
+    """List the numbers of rounds at which an optimising method is followed: BUDGETS of its own."""
+    own = {NOISE: DragNoise().num_rounds, DIFFUSION: DragDiffusion().num_rounds}[name]
+    return [max(1, round(budget * own)) for budget in BUDGETS]
+
+
+def measure_times(studio: DragStudio, model: ModelBundle) -> tuple[dict[str, Figure], dict[str, list[float]]]:
     """Time the three methods in turns on the moves nearest to 40 px, with nothing remembered from one to the next.
 
-    Returns: the figures, and the seconds of the pull alone of each method.
+    Returns: the figures, and the seconds of the pull alone of both optimising methods for BUDGETS of their rounds.
     """
     moves = [index for index, edit in enumerate(studio.edits) if edit.sort == "moved"]
     nearest = sorted(moves, key=lambda index: abs(studio.edits[index].length_px - TIMED_PX))[:NUM_TIMED]
-    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
-    pulls: dict[str, list[float]] = {name: [] for name in METHODS}
+    runs: list[tuple[str, int | None]] = [(name, None) for name in METHODS]
+    runs += [(name, rounds) for name in OPTIMISING for rounds in list_rounds(name)[:-1]]
+    seen: dict[tuple[str, int | None], list[Followed]] = {run: [] for run in runs}
     # The first turn only warms up.
     for turn in count(range(len(nearest) + 1), "timed turns"):
-        for name in METHODS:
+        for name, rounds in runs:
             style_reference.forget(model)
-            total, pull = follow(model, studio.ask(nearest[max(0, turn - 1)], {name: {}}))
+            options = {} if rounds is None else {"num_rounds": rounds}
+            followed = follow(model, studio.ask(nearest[max(0, turn - 1)], {name: options}))
             if turn:
-                seconds[name].append(total)
-                pulls[name].append(pull)
-    figures = {
-        f"{'instant' if name == INSTANT else name}_s": make_median_figure(seconds[name], unit="s") for name in METHODS
+                seen[name, rounds].append(followed)
+    style_reference.forget(model)
+    fitted = follow(model, replace(studio.ask(nearest[0], {DIFFUSION: {}}), fit=True))
+    totals = {name: make_median_figure([one.total for one in seen[name, None]], unit="s") for name in METHODS}
+    pulls = {run: make_median_figure([one.pull for one in rows], unit="s") for run, rows in seen.items()}
+    figures = {f"{'instant' if name == INSTANT else name}_s": figure for name, figure in totals.items()}
+    figures |= {f"{name}_pull_s": pulls[name, None] for name in METHODS}
+    figures[f"{DIFFUSION}_fitted_s"] = Figure(fitted.total, unit="s")
+    waits = [one.longest_wait for rows in seen.values() for one in rows]
+    figures["stop_max_s"] = Figure(max(*waits, fitted.longest_wait), unit="s")
+    followed_s = {
+        name: [pulls[name, rounds].value for rounds in (*list_rounds(name)[:-1], None)] for name in OPTIMISING
     }
-    figures |= {f"{name}_pull_s": make_median_figure(pulls[name], unit="s") for name in METHODS}
-    return figures, {name: float(np.median(pulls[name])) for name in METHODS}
+    return figures, followed_s
 
 
 def measure_equal_distance(
-    studio: DragStudio, arms: Mapping[str, Arm], seconds: Mapping[str, float]
+    studio: DragStudio, arms: Mapping[str, Arm], seconds: Mapping[str, Sequence[float]]
 ) -> dict[str, Figure]:
     """Follow both optimising methods over fewer rounds on a part of the edits, and compare at equal distance.
 
     Judged by drawings along the way, which can judge every edit.
     """
     size = max(1, len(studio.edits) // FOLLOWED_SHARE)
-    rounds = {NOISE: DragNoise().num_rounds, DIFFUSION: DragDiffusion().num_rounds}
     left = {}
-    for name in (NOISE, DIFFUSION):
-        fewer = [{"num_rounds": max(1, round(budget * rounds[name]))} for budget in BUDGETS[:-1]]
-        drawn = [studio.drag(f"{name}_{one['num_rounds']}", {name: one}, size) for one in fewer]
+    for name in OPTIMISING:
+        drawn = [
+            studio.drag(f"{name}_{rounds}", {name: {"num_rounds": rounds}}, size) for rounds in list_rounds(name)[:-1]
+        ]
         left[name] = np.stack([take(arm, "path_distance")[:size] for arm in (*drawn, arms[name])], 1)
     return compare_pulls(take(arms[UNTOUCHED], "path_distance")[:size], left, seconds)
 

@@ -17,8 +17,17 @@ from benchmarks.style_pairs import compare_ratio
 
 INSTANT, DIFFUSION, NOISE = "fast_drag", "drag_diffusion", "drag_noise"
 METHODS = (INSTANT, DIFFUSION, NOISE)
+OPTIMISING = (NOISE, DIFFUSION)
 UNTOUCHED, PASTED, DRAWN = "no_edit", "copy_paste", "drawn"
-# Columns of an arm: distances by the three rulers, what was kept, what else changed, what was not done, seconds.
+ARM_TITLES = {
+    UNTOUCHED: "nothing done",
+    PASTED: "the thing cut out and pasted, nothing removed",
+    INSTANT: "Instant (FastDrag)",
+    DIFFUSION: "DragDiffusion",
+    NOISE: "DragNoise",
+    DRAWN: "drawn, not dragged: what a perfect answer has",
+}
+# Columns of an arm: distances by the three rulers, what was kept, what else changed, what was not done.
 COLUMNS = (
     "distance",
     "path_distance",
@@ -30,7 +39,6 @@ COLUMNS = (
     "inside_ssim",
     "ghost",
     "declined",
-    "seconds",
 )
 RULERS = COLUMNS[:3]  # the parser, drawings along the way, features
 # Shares of a method's own number of rounds at which its distance is followed.
@@ -59,7 +67,6 @@ def describe_arm(name: str, arm: Arm, untouched: Arm, sorts: np.ndarray) -> dict
         "inside_psnr_db": make_figure([to_psnr_db(mse) for mse in inside], unit="dB", baseline=start_db),
         "inside_ssim": make_figure(take(arm, "inside_ssim").tolist(), baseline=start_ssim),
         "declined_rate": make_figure(take(arm, "declined").tolist()),
-        "mean_s": make_figure(take(arm, "seconds").tolist(), unit="s"),
     }
     for ruler in RULERS:
         start, left = (take(one, ruler) for one in (untouched, arm))
@@ -106,29 +113,27 @@ def summarise(edits: Sequence[Edit], arms: Mapping[str, Arm]) -> dict[str, Figur
 
 
 def compare_pulls(
-    starts: np.ndarray, left: Mapping[str, np.ndarray], seconds: Mapping[str, float]
+    starts: np.ndarray, left: Mapping[str, np.ndarray], seconds: Mapping[str, Sequence[float]]
 ) -> dict[str, Figure]:
     """Compare how long DragNoise and DragDiffusion pull until things are equally far, by finished pictures.
 
     Shapes: starts (n,): distances before; left: for both methods (n, budgets): distances after fewer rounds.
-    Units:  seconds of all rounds of each method; fewer rounds take their share.
+    Units:  seconds that each method pulls for BUDGETS of its rounds.
     """
-    names = (NOISE, DIFFUSION)
 
     def divide(groups: Sequence[np.ndarray]) -> float:
         means = groups[0].mean(0)
         curves = {}
-        for number, name in enumerate(names):
+        for number, name in enumerate(OPTIMISING):
             after = means[1 + number * len(BUDGETS) : 1 + (number + 1) * len(BUDGETS)]
-            times = seconds[name] * np.array([0.0, *BUDGETS])
-            curves[name] = list(zip(times.tolist(), [float(means[0]), *after.tolist()]))
+            curves[name] = list(zip([0.0, *seconds[name]], [float(means[0]), *after.tolist()]))
         noise_s, diffusion_s = find_equal_times(curves[NOISE], curves[DIFFUSION])
         # Where one of them comes no nearer at all, there is no way to share: all rounds are compared.
-        return noise_s / diffusion_s if min(noise_s, diffusion_s) > 0 else seconds[NOISE] / seconds[DIFFUSION]
+        return noise_s / diffusion_s if min(noise_s, diffusion_s) > 0 else seconds[NOISE][-1] / seconds[DIFFUSION][-1]
 
-    table = np.column_stack([starts, *(left[name] for name in names)])
+    table = np.column_stack([starts, *(left[name] for name in OPTIMISING)])
     figures = {"dragnoise_time_ratio": Figure(divide([table]), 1.0, bootstrap([table], divide))}
-    for name in names:
+    for name in OPTIMISING:
         for column, budget in enumerate(BUDGETS):
             after = make_figure(left[name][:, column].tolist(), unit="px", baseline=float(starts.mean()))
             figures[f"{name}_{budget:g}_rounds_px"] = after

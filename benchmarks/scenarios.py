@@ -98,6 +98,28 @@ SCENARIOS = (
         ),
     ),
     Scenario(
+        "drag",
+        "Dragging: does the thing get where it is pulled, and stay what it is? Exact edits of drawn scenes",
+        "benchmarks.drag",
+        132,
+        "edits",
+        (
+            FigureSpec("distance_ratio_best", "distance left, share of the way: the best method", 0.30, True),
+            FigureSpec("distance_ratio_instant", "distance left, share of the way: Instant", 0.45, True),
+            FigureSpec("outside_psnr_db", "PSNR outside the mask, best method", 35.0),
+            FigureSpec("kept_rate", "class and colour kept, best method", 0.90),
+            FigureSpec("instant_s", "Instant, 40-px moves", 3.0, True),
+            FigureSpec("drag_noise_s", "DragNoise, 40-px moves", 20.0, True),
+            FigureSpec("drag_diffusion_s", "DragDiffusion, 40-px moves", 20.0, True),
+            FigureSpec(
+                "dragnoise_time_ratio", "time of the pull to the same distance, DragNoise by DragDiffusion", 0.5, True
+            ),
+            FigureSpec(
+                "stop_max_s", "longest time between two looks at Stop, also while a picture is learned", 1.0, True
+            ),
+        ),
+    ),
+    Scenario(
         "autoencoder",
         "What the autoencoder keeps of a picture",
         "benchmarks.autoencoder",

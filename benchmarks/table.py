@@ -92,6 +92,26 @@ def make_style_table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def make_drag_table(figures: dict[str, Any]) -> str:
+    """Write one line for each way of dragging; distances as shares of the way, by the parser and by drawings."""
+    from benchmarks.drag_figures import ARM_TITLES  # needs torch, which the other tables do not
+
+    lines = [
+        "| way | distance left | by drawings along the way | kept | inside like the answer | something left behind |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, title in ARM_TITLES.items():
+        cells = [title]
+        for part in ("distance_ratio", "path_distance_ratio", "kept_rate", "inside_psnr_db", "ghost_rate"):
+            figure = figures[f"{name}_{part}"]
+            digits = 1 if figure["unit"] == "dB" else 3
+            low, high = figure["ci95"]
+            spread = f" ({low:.{digits}f} to {high:.{digits}f})" if low < high else ""
+            cells.append(f"{figure['value']:.{digits}f}{' dB' if figure['unit'] else ''}{spread}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def make_table(results: dict[str, dict[str, Any]]) -> str:
     """Write the whole section between the markers."""
     blocks = []
@@ -113,6 +133,8 @@ def make_table(results: dict[str, dict[str, Any]]) -> str:
             blocks.append(make_technique_table(result["figures"]))
         if scenario.name == "style":
             blocks.append(make_style_table(result["figures"]))
+        if scenario.name == "drag":
+            blocks.append(make_drag_table(result["figures"]))
     return "\n\n".join(blocks)
 
 

@@ -212,8 +212,9 @@ def _pull(run: _Run, task: DragTask, region: Image.Image) -> Generator[Progress,
         decode_every=DECODE_EVERY,
     )
     stream = denoise(run.model, run.text, settings, [make_drag(request.techniques, task)], run.notes)
-    last = task.report(request.num_steps, "", task.place_handles(0.0))
+    last = replace(task.report(request.num_steps, "", task.place_handles(0.0)), state=run.picture)
     is_sharp = False
+    yield replace(last, note="the handles are set", preview=run.picture)
     while True:
         try:
             progress = next(stream)

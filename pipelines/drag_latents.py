@@ -18,6 +18,8 @@ from pipelines.drag_warp import Pull, sample, to_cells, warp
 POINT_REACH = 1
 TRACK_REACH = 1.5
 ARRIVED_CELLS = 0.25
+# Where all places are exactly the same, distance alone decides.
+SAME = 1e-6
 # What the surroundings of a region weigh against it: they are to stay as they are.
 STILL_WEIGHT = 0.3
 
@@ -97,7 +99,7 @@ def track_points(
         places = _around(handle, TRACK_REACH, step=0.5)
         wanted = sample(original, start.view(1, 1, 2))
         distance = (sample(features, places) - wanted).abs().mean((0, 1))
-        distance = distance + pull * distance.mean() * (places - handle).norm(dim=-1).to(distance)
+        distance = distance + pull * distance.mean().clamp_min(SAME) * (places - handle).norm(dim=-1).to(distance)
         found.append(places.view(-1, 2)[int(distance.argmin())])
     return torch.stack(found)
 

@@ -18,6 +18,8 @@ from pipelines.errors import UserError
 EDGE_FRAC = 0.72
 # What stands this near to a thing shows its outline, glow or shadow.
 RIM_PX = 7
+# Ends of a line that differ by less than this share of the spread count as alike.
+LIKE_FRAC = 0.02
 MIN_SCALE, MAX_SCALE = 0.2, 5.0
 _EPSILON = 1e-6
 
@@ -157,9 +159,10 @@ def warp(grid: torch.Tensor, pulls: Sequence[Pull], *, frac: float = 1.0, mode: 
 
 def grow(thing: torch.Tensor, reach_px: int) -> torch.Tensor:
     """Let a map (1, 1, H, W) grow on all sides, or shrink where reach_px is negative."""
-    size = 2 * abs(reach_px) + 1
-    sign = 1 if reach_px >= 0 else -1
-    return sign * F.max_pool2d(sign * thing, size, 1, abs(reach_px))
+    reach, sign = abs(reach_px), 1 if reach_px >= 0 else -1
+    # The largest of a square is that of its rows' largest.
+    rows = F.max_pool2d(sign * thing, (1, 2 * reach + 1), 1, (0, reach))
+    return sign * F.max_pool2d(rows, (2 * reach + 1, 1), 1, (reach, 0))
 
 
 def _shrink(thing: torch.Tensor, size_cells: tuple[int, int]) -> torch.Tensor:
@@ -192,23 +195,38 @@ def sample(grid: torch.Tensor, places: torch.Tensor, mode: str = "bilinear", pad
 def fill_open(grid: torch.Tensor, is_open: torch.Tensor) -> torch.Tensor:
     """Fill open cells from the nearest closed ones to the left, right, above and below, nearer ones counting more.
 
-    Shapes: grid (b, c, h, w), is_open (h, w) bool; returns (b, c, h, w); all open: the grid itself.
-    Source: FastDrag, bilateral nearest neighbour interpolation: weights are inverse distances.
+    Shapes:  grid (b, c, h, w), is_open (h, w) bool; returns (b, c, h, w); all open: the grid itself.
+    Source:  FastDrag, bilateral nearest neighbour interpolation: weights are inverse distances.
+    Differs: the direction whose two ends look more alike counts more, so that an edge such as the horizon goes on
+             through the hole instead of being smeared into it.
     """
     height, width = is_open.shape
     closed = ~is_open.to(grid.device)
     rows = torch.arange(height, device=grid.device)[:, None].expand(height, width)
     columns = torch.arange(width, device=grid.device)[None].expand(height, width)
-    total, weights = torch.zeros_like(grid), torch.zeros(height, width, device=grid.device)
+    far = height + width
+    values: list[torch.Tensor] = []
+    weights: list[torch.Tensor] = []
     for axis, index in ((0, rows), (1, columns)):
-        far = height + width
         before = torch.where(closed, index, -far).cummax(axis).values
         after = torch.where(closed, index, 2 * far).flip(axis).cummin(axis).values.flip(axis)
         for nearest in (before, after):
             is_there = (nearest >= 0) & (nearest < is_open.shape[axis])
             at = nearest.clamp(0, is_open.shape[axis] - 1)
-            value = grid[:, :, at, columns] if axis == 0 else grid[:, :, rows, at]
-            weight = is_there / (nearest - index).abs().clamp_min(1)
-            total, weights = total + value * weight, weights + weight
-    filled = total / weights.clamp_min(_EPSILON)
-    return torch.where(closed | (weights == 0), grid, filled)
+            values.append(grid[:, :, at, columns] if axis == 0 else grid[:, :, rows, at])
+            weights.append(is_there / (nearest - index).abs().clamp_min(1))
+    down, across = (_measure_unlike(values[first : first + 2], weights[first : first + 2]) for first in (0, 2))
+    # Where only one of the directions has two ends, neither can be preferred.
+    is_known = down.isfinite() & across.isfinite()
+    slack = (LIKE_FRAC * grid.std()).clamp_min(_EPSILON)
+    ratio = torch.where(is_known, ((down + slack) / (across + slack)).square(), 1.0)
+    shares = [1 / (1 + ratio)] * 2 + [ratio / (1 + ratio)] * 2
+    total = torch.stack([weight * share for weight, share in zip(weights, shares)]).to(grid)
+    filled = (torch.stack(values) * total[:, None, None]).sum(0) / total.sum(0).clamp_min(_EPSILON)
+    return torch.where(closed | (total.sum(0) == 0), grid, filled)
+
+
+def _measure_unlike(ends: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return how unlike the two ends of each cell's line are, (h, w); infinite where there is only one end."""
+    unlike = (ends[0] - ends[1]).abs().mean((0, 1))
+    return torch.where((weights[0] > 0) & (weights[1] > 0), unlike, torch.inf)

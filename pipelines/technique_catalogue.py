@@ -27,7 +27,8 @@ class TechniqueEntry:
     """Describe one technique: names, what it does in one sentence, its paper, and its described fields.
 
     Units: wants_boxes tells that it has a field `boxes`, a layout; points as in `techniques.base`; page_sampler is the
-           sampler that the page chooses for it, "" if any will do.
+           sampler that the page chooses for it, "" if any will do; elsewhere says what it lacks with other models than
+           the shipped one.
     """
 
     name: str
@@ -38,6 +39,7 @@ class TechniqueEntry:
     specs: Mapping[str, Described] = field(default_factory=dict)
     wants_boxes: bool = False
     page_sampler: str = ""
+    elsewhere: str = ""
 
 
 @cache
@@ -137,8 +139,8 @@ def _read_class(node: ast.ClassDef) -> TechniqueEntry | None:
     name, title, source, points = (ast.literal_eval(values[key]) for key in ("name", "title", "source", "points"))
     specs = {key: spec for key, value in values.items() if (spec := _read_spec(value))}
     summary = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")[:_LINE_CHARS]
-    sampler = ast.literal_eval(values["page_sampler"]) if "page_sampler" in values else ""
-    return TechniqueEntry(name, title, source, summary, points, specs, "boxes" in values, sampler)
+    page = {key: ast.literal_eval(values[key]) for key in ("page_sampler", "elsewhere") if key in values}
+    return TechniqueEntry(name, title, source, summary, points, specs, "boxes" in values, **page)
 
 
 def _read_spec(value: ast.expr) -> Described | None:

@@ -5,9 +5,7 @@ Handlers come first and are plain functions of plain values; `build` lays out th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from pipelines import DragRequest, read_drag_settings, to_python, validate, write_mask
+from pipelines import DragRequest, read_drag_settings, validate, write_mask
 from tabs.controls import show_error, show_notes, show_status, to_seed
 from tabs.drag_inputs import (
     PLAIN,
@@ -29,9 +27,11 @@ from tabs.drag_inputs import (
 )
 from tabs.drag_picture import Source, draw, place_picture, show_canvas
 from tabs.drag_result import build_result, clear_result, show_kept, show_result, show_start, show_step
-from tabs.running import DRAG_TAB, connect_dragging, connect_prompt, load, watch
+from tabs.examples import read_examples
+from tabs.running import connect_prompt, load, watch
+from tabs.shown import DRAG_TAB, connect_shown
 from tabs.technique_picker import option_key
-from tabs.wiring import Services, Updates, send, wire, wire_end, wire_stop
+from tabs.wiring import Services, Updates, wire, wire_end, wire_stop
 
 NAME = DRAG_TAB
 TITLE = "Drag editing"
@@ -39,7 +39,6 @@ INTRO = "Click what should move and where it should go: the picture is redrawn s
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "drag_editing.json"
 PICTURES = EXAMPLES.parent / "drag"
 EXPLANATION = Path(__file__).with_suffix(".md")
-STYLE_TAB = "style"
 READY = "Press Run, or Ctrl + Enter, and watch the points travel."
 # What a row of the examples may name beside the plain fields of a request.
 ROW_KEYS = ("label", "picture", "mask", "alt")
@@ -118,29 +117,9 @@ def on_restore(*, dropped: str | None) -> Updates:
     }
 
 
-def on_use_as_style(*, path: str, sent: Mapping[str, Any]) -> Updates:
-    """Send the shown picture to the tab that takes a style from it."""
-    return {"sent": send(sent, STYLE_TAB, path)}
-
-
-def on_reuse_seed(*, shown: DragRequest) -> Updates:
-    """Put the seed of the shown picture back."""
-    return {"seed": str(shown.seed)}
-
-
-def on_copy(*, shown: DragRequest) -> Updates:
-    """Show the settings of the shown picture as code."""
-    return {"python": gr.Code(to_python(shown), visible=True)}
-
-
 def load_examples() -> dict[str, Any]:
-    """Read the examples and the values the tab starts with; each row may set any plain field of a request."""
-    document: dict[str, Any] = json.loads(EXAMPLES.read_text("utf-8"))
-    known = {*(field.name for field in fields(DragRequest)), *ROW_KEYS}
-    unknown = [name for row in (document["start"], *document["examples"]) for name in row if name not in known]
-    if unknown:
-        raise ValueError(f"{EXAMPLES.name} sets {unknown}, which a request does not have")
-    return document
+    """Read the examples and the values the tab starts with; each row may set any plain field of the request."""
+    return read_examples(EXAMPLES, DragRequest, ROW_KEYS)
 
 
 def read_row(row: Mapping[str, Any]) -> tuple[DragRequest, Source]:
@@ -248,11 +227,5 @@ def connect_rest(services: Services, inputs: dict[str, Any], result: dict[str, A
     told: dict[str, Any] = {**problem, "error_output": "status"}
     wire(inputs["dropped"].change, on_restore, {"dropped": inputs["dropped"]}, restored, **told, **queued)
     wire(inputs["technique"].change, on_technique_changed, {"technique": inputs["technique"]}, groups, **quick)
-    shown = {"shown": result["shown"]}
-    wire(result["reuse"].click, on_reuse_seed, shown, {"seed": inputs["seed"]}, **quick)
-    copied = wire(result["copy"].click, on_copy, shown, {"python": result["python"]}, **quick)
-    copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
-    sending = {"path": result["path"], "sent": services.sent}
-    wire(result["use"].click, on_use_as_style, sending, {"sent": services.sent}, **services.sending)
-    connect_dragging(services, result)
+    connect_shown(services, inputs, result)
     connect_prompt(services, inputs)

@@ -11,9 +11,7 @@ import gradio as gr
 
 from pipelines import Progress
 from tabs.controls import show_badge, show_status, show_unknown_words
-from tabs.wiring import Services, Updates, pace, send, wait_for, wire
-
-DRAG_TAB = "drag"
+from tabs.wiring import Services, Updates, pace, wait_for, wire
 
 
 def watch(
@@ -72,17 +70,6 @@ def on_prompt_changed(services: Services, *, prompt: str, backend: str) -> Updat
     if not services.models.is_ready(backend):
         return {"unknown": ""}
     return {"unknown": name_unknown_words(prompt, backend, services.models.get(backend))}
-
-
-def on_drag(*, path: str, shown: Any, sent: Mapping[str, Any]) -> Updates:
-    """Send the shown picture, with its words, to the tab where it is dragged."""
-    return {"sent": send(sent, DRAG_TAB, path, prompt=shown.prompt)}
-
-
-def connect_dragging(services: Services, result: Mapping[str, Any]) -> None:
-    """Let the button below a picture send it to the tab where it is dragged."""
-    sending = {"path": result["path"], "shown": result["shown"], "sent": services.sent}
-    wire(result["drag"].click, on_drag, sending, {"sent": services.sent}, **services.sending)
 
 
 def connect_prompt(services: Services, inputs: Mapping[str, Any]) -> None:

@@ -5,18 +5,18 @@ Handlers come first and are plain functions of plain values; `build` lays out th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from pipelines import StyleRequest, read_style_settings, to_python
+from pipelines import StyleRequest, read_style_settings
 from tabs.controls import show_error, show_status, show_step
-from tabs.running import connect_dragging, connect_prompt, on_stop, watch
+from tabs.examples import read_examples
+from tabs.running import connect_prompt, on_stop, watch
+from tabs.shown import STYLE_TAB, connect_shown
 from tabs.style_inputs import (
     PICTURES,
     PLAIN,
@@ -31,9 +31,9 @@ from tabs.style_inputs import (
 )
 from tabs.style_result import build_result, show_result
 from tabs.technique_picker import option_key
-from tabs.wiring import Services, Updates, send, wire, wire_end, wire_stop
+from tabs.wiring import Services, Updates, wire, wire_end, wire_stop
 
-NAME = "style"
+NAME = STYLE_TAB
 TITLE = "Style prompting"
 INTRO = "A picture says how, your words say what: its colours, strokes and texture are taken, its things are not."
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "style_prompting.json"
@@ -86,29 +86,9 @@ def on_sent(*, sent: Mapping[str, Any]) -> Updates:
     return {**show_choice("reference", None), "reference": sent["path"], "reference_prompt": ""}
 
 
-def on_use_as_style(*, path: str, sent: Mapping[str, Any]) -> Updates:
-    """Take the first picture that was drawn here as the next style picture."""
-    return {"sent": send(sent, NAME, path)}
-
-
-def on_reuse_seed(*, shown: StyleRequest) -> Updates:
-    """Put the seed of the shown pictures back."""
-    return {"seed": str(shown.seed)}
-
-
-def on_copy(*, shown: StyleRequest) -> Updates:
-    """Show the settings of the shown pictures as code."""
-    return {"python": gr.Code(to_python(shown), visible=True)}
-
-
 def load_examples() -> dict[str, Any]:
     """Read the examples and the values the tab starts with; each row may set any plain field of the request."""
-    document: dict[str, Any] = json.loads(EXAMPLES.read_text("utf-8"))
-    known = {*(field.name for field in fields(StyleRequest)), *ROW_KEYS} - set(PICTURES)
-    unknown = [name for row in (document["start"], *document["examples"]) for name in row if name not in known]
-    if unknown:
-        raise ValueError(f"{EXAMPLES.name} sets {unknown}, which a request does not have")
-    return document
+    return read_examples(EXAMPLES, StyleRequest, ROW_KEYS, without=PICTURES)
 
 
 def on_example(row: Mapping[str, Any]) -> Updates:
@@ -189,13 +169,7 @@ def connect(
     wire(
         inputs["dropped"].change, on_restore, {"dropped": inputs["dropped"]}, {**settings, **lines}, **problem, **quick
     )
-    shown = {"shown": result["shown"]}
-    wire(result["reuse"].click, on_reuse_seed, shown, {"seed": inputs["seed"]}, **quick)
-    copied = wire(result["copy"].click, on_copy, shown, {"python": result["python"]}, **quick)
-    copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
-    sent = {"sent": services.sent}
-    wire(result["use"].click, on_use_as_style, {"path": result["path"], **sent}, sent, **services.sending)
-    connect_dragging(services, result)
+    connect_shown(services, inputs, result)
     place = {name: inputs[name] for name in ("reference", "reference_prompt", "reference_shelf", "reference_notes")}
-    wire(services.sent.change, on_sent, sent, place, **quick)
+    wire(services.sent.change, on_sent, {"sent": services.sent}, place, **quick)
     connect_prompt(services, inputs)

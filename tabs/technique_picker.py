@@ -77,9 +77,9 @@ def group_key(technique: str) -> str:
 
 
 def describe(entry: TechniqueEntry) -> str:
-    """Say what a technique does, and whose it is."""
-    sampler = f" Sets the sampler to {entry.page_sampler}." if entry.page_sampler else ""
-    words = f"{escape(entry.summary)}{escape(sampler)}"
+    """Say what a technique does, what it lacks with other models, and whose it is."""
+    sampler = f"Sets the sampler to {entry.page_sampler}." if entry.page_sampler else ""
+    words = escape(" ".join(filter(None, (entry.summary, sampler, entry.elsewhere))))
     return f"<p><b>{escape(entry.title)}.</b> {words} <cite>{escape(entry.source)}.</cite></p>"
 
 

@@ -5,10 +5,8 @@ Handlers come first and are plain functions of plain values; `build` lays out th
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from pipelines import (
     TextToImageRequest,
     UserError,
     read_settings,
-    to_python,
     validate,
 )
 from pipelines import (
@@ -37,8 +34,10 @@ from tabs.controls import (
     show_step,
     to_seed,
 )
-from tabs.running import build_actions, connect_dragging, connect_prompt, on_stop, watch
-from tabs.wiring import Services, Updates, send, wire, wire_end, wire_stop
+from tabs.examples import read_examples
+from tabs.running import build_actions, connect_prompt, on_stop, watch
+from tabs.shown import connect_shown
+from tabs.wiring import Services, Updates, wire, wire_end, wire_stop
 
 NAME = "text-to-image"
 TITLE = "Text to image"
@@ -47,7 +46,6 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "text_t
 EXPLANATION = Path(__file__).with_suffix(".md")
 OWN_SIZE = "the model's own"
 SIZES = ("512 x 512", "768 x 256", "256 x 768", "1024 x 1024", "2048 x 512")
-STYLE_TAB = "style"
 READY = "Press Run, or Ctrl + Enter in the prompt."
 
 
@@ -121,11 +119,6 @@ def on_compare(services: Services, **values: Any) -> Iterator[Updates]:
     yield from on_generate(services, **{**values, "picked": picked, "compare": True})
 
 
-def on_use_as_style(*, path: str, sent: Mapping[str, Any]) -> Updates:
-    """Send the shown picture to the tab that takes a style from it."""
-    return {"sent": send(sent, STYLE_TAB, path)}
-
-
 def on_restore(*, dropped: str | None) -> Updates:
     """Put the settings of a dropped PNG back into the widgets."""
     if dropped is None:
@@ -147,24 +140,9 @@ def to_widgets(request: TextToImageRequest) -> Updates:
     return {**values, "seed": str(request.seed), "size": size, **technique_picker.to_widgets(request.techniques)}
 
 
-def on_reuse_seed(*, shown: TextToImageRequest) -> Updates:
-    """Put the seed of the shown picture back."""
-    return {"seed": str(shown.seed)}
-
-
-def on_copy(*, shown: TextToImageRequest) -> Updates:
-    """Show the shown picture's settings as code."""
-    return {"python": gr.Code(to_python(shown), visible=True)}
-
-
 def load_examples() -> dict[str, Any]:
     """Read the examples and the values the tab starts with; each row may set any field of the request."""
-    document: dict[str, Any] = json.loads(EXAMPLES.read_text("utf-8"))
-    known = {field.name for field in fields(TextToImageRequest)}
-    unknown = [name for row in (document["start"], *document["examples"]) for name in row if name not in known]
-    if unknown:
-        raise ValueError(f"{EXAMPLES.name} sets {unknown}, which a request does not have")
-    return document
+    return read_examples(EXAMPLES, TextToImageRequest)
 
 
 def on_example(row: Mapping[str, Any]) -> Updates:
@@ -251,12 +229,6 @@ def connect(
     restored = {**settings, **lines}
     dropped = {"dropped": inputs["dropped"]}
     wire(inputs["dropped"].change, on_restore, dropped, restored, api_name="read_settings", **quick, **problem)
-    shown = {"shown": result["shown"]}
-    wire(result["reuse"].click, on_reuse_seed, shown, {"seed": inputs["seed"]}, **quick)
-    copied = wire(result["copy"].click, on_copy, shown, {"python": result["python"]}, **quick)
-    copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
     technique_picker.connect(inputs["picker"], inputs["groups"], inputs["prompt"], inputs["sampler"])
-    sending = {"path": result["path"], "sent": services.sent}
-    wire(result["use"].click, on_use_as_style, sending, {"sent": services.sent}, **services.sending)
-    connect_dragging(services, result)
+    connect_shown(services, inputs, result)
     connect_prompt(services, inputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 from pipelines.drag_points import DragPair
@@ -24,11 +26,12 @@ def make_disc(size_px: tuple[int, int], x: float, y: float, radius: float) -> to
     return (away <= radius).float()[None, None]
 
 
+@cache
 @torch.no_grad()
 def make_task(
     model: ModelBundle, width_px: int, height_px: int, *, num_steps: int = 2, way_px: float = 16.0
 ) -> DragTask:
-    """Make a task that moves a disc in the middle of a ramp to the right."""
+    """Make a task that moves a disc in the middle of a ramp to the right; once, as nothing may change it."""
     picture = make_ramp(width_px, height_px)
     pixels = to_tensor([picture])
     latents = encode(model, pixels)

@@ -17,7 +17,7 @@ PICKLES = ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
 CONTAINERS = (ast.Tuple, ast.List, ast.Dict, ast.Set)
 # What tabs share; every other file of tabs/ is a tab or the page's frame.
 TAB_PARTS = (
-    *("wiring", "controls", "files", "running", "technique_picker", "layout_canvas"),
+    *("wiring", "controls", "files", "examples", "running", "shown", "technique_picker", "layout_canvas"),
     *("style_inputs", "style_result"),
     *("drag_inputs", "drag_picture", "drag_canvas", "drag_result"),
     *("subject_inputs", "subject_result", "subject_shelf"),

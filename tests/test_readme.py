@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import make_parser
+from benchmarks.drag_figures import ARM_TITLES as DRAG_TITLES
 from benchmarks.figures import load_results
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.style_pairs import ARM_TITLES
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOLD = {
     "t2i_techniques": tuple(f"{trial.name}_" for trial in TRIALS),
     "style": (*(f"{name}_" for name in ARM_TITLES), "pareto_"),
+    "drag": (*(f"{name}_" for name in DRAG_TITLES), "ruler_", "refused_rate", "unread_rate"),
 }
 README = (ROOT / "README.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")

@@ -55,7 +55,7 @@ class AttendAndExcite:
     needs_whole_batch: ClassVar[bool] = False
     needs_whole_picture: ClassVar[bool] = False
 
-    step_frac: float = ranged(0.02, 0.0, 0.2, 0.005, label="Step", help="How far one update moves the latents.")
+    step_frac: float = ranged(0.006, 0.0, 0.1, 0.002, label="Step", help="How far one update moves the latents.")
     sharpness: float = ranged(20.0, 1.0, 100.0, 1.0, label="Sharpness", help="How strictly words compete for a cell.")
     max_refinements: int = ranged(10, 0, 20, 1, label="Refinements", help="Most updates in one step.")
 

@@ -60,6 +60,7 @@ class DraftCollage:
     source: ClassVar[str] = "after Meng et al. 2022, SDEdit: Guided Image Synthesis and Editing"
     points: ClassVar[tuple[str, ...]] = ("init", "before_unet")
     # The collage replaces the latents of several steps: solvers with a memory read that as a trend of the picture.
+    elsewhere: ClassVar[str] = "With SD 1.5 and SDXL there is no scene parser: its drafts are not looked at."
     needs_first_order: ClassVar[bool] = True
     page_sampler: ClassVar[str] = "ddim"
     needs_whole_batch: ClassVar[bool] = False

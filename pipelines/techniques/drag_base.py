@@ -107,11 +107,12 @@ class DragHooks(Hooks):
         """Warp picture and noise a share of the way; run under the lock.
 
         Source:  the latent warp of FastDrag, arXiv 2405.15769.
-        Differs: the picture is warped between its pixels and encoded again; the noise moves in whole cells and is drawn
-                 freshly where nothing arrived, so that it keeps its variance.
+        Differs: the picture is warped between its pixels and encoded again, on the way there only its latents are; the
+                 noise moves in whole cells and is drawn freshly where nothing arrived, so that it keeps its variance.
         """
         pixels = warp(self.task.pixels, self.task.pulls, frac=frac).grid
-        clean = encode(model, pixels)
+        is_there = frac == self.strength
+        clean = encode(model, pixels) if is_there else warp(self.task.source.latents, self.task.pulls, frac=frac).grid
         carried = warp(self.noise, self.task.pulls, frac=frac, mode="nearest")
         is_open = ((carried.left > OPEN_FRAC) & (carried.arrived < OPEN_FRAC)).to(self.noise.device)
         noise = torch.where(is_open, self.fresh, carried.grid)

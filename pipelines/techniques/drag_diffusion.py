@@ -56,10 +56,10 @@ class DragDiffusion:
 
     task: DragTask | None = None
     supervision: str = choice("regions", ("regions", "points"), label="Supervision", help="What is asked to move.")
-    num_rounds: int = ranged(30, 1, 160, 1, label="Rounds", help="More rounds pull farther and take longer.")
+    num_rounds: int = ranged(16, 1, 160, 1, label="Rounds", help="More rounds pull farther and take longer.")
     learning_rate: float = ranged(0.02, 0.001, 0.5, 0.001, label="Learning rate", help="How far one round goes.")
     strength: float = ranged(1.0, 0.0, 1.0, 0.05, label="Strength", help="How far along the way the handles go.")
-    start_frac: float = ranged(0.65, 0.0, 0.9, 0.05, label="Start", help="Later keeps more of the picture.")
+    start_frac: float = ranged(0.8, 0.0, 0.9, 0.05, label="Start", help="Later keeps more of the picture.")
     control: float = ranged(0.3, 0.0, 1.0, 0.05, label="Likeness", help="How much the picture looks at how it was.")
 
     @classmethod

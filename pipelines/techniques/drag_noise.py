@@ -43,11 +43,11 @@ class DragNoise:
     needs_whole_picture: ClassVar[bool] = False
 
     task: DragTask | None = None
-    num_rounds: int = ranged(20, 1, 160, 1, label="Rounds", help="More rounds pull farther and take longer.")
+    num_rounds: int = ranged(8, 1, 160, 1, label="Rounds", help="More rounds pull farther and take longer.")
     learning_rate: float = ranged(0.05, 0.001, 0.5, 0.001, label="Learning rate", help="How far one round goes.")
     hold_frac: float = ranged(0.2, 0.0, 1.0, 0.05, label="Hold", help="Share of the steps that get what was dragged.")
     strength: float = ranged(1.0, 0.0, 1.0, 0.05, label="Strength", help="How far along the way the handles go.")
-    start_frac: float = ranged(0.65, 0.0, 0.9, 0.05, label="Start", help="Later keeps more of the picture.")
+    start_frac: float = ranged(0.8, 0.0, 0.9, 0.05, label="Start", help="Later keeps more of the picture.")
     control: float = ranged(0.0, 0.0, 1.0, 0.05, label="Likeness", help="How much the picture looks at how it was.")
 
     @classmethod

@@ -61,10 +61,10 @@ class MuLan:
     title: ClassVar[str] = "MuLan"
     source: ClassVar[str] = "Li et al. 2024, MuLan: Multimodal-LLM Agent for Progressive Multi-Object Diffusion"
     points: ClassVar[tuple[str, ...]] = ("init", "before_unet", "after_step")
-    # Pull and paste change the latents between steps: solvers with a memory read that as a trend of the picture, and
-    # UniPC restarts from its own copy of the latents and drops it.
+    # Pull and paste change the latents between steps; solvers with a memory take that for a trend, or drop it (UniPC).
     needs_first_order: ClassVar[bool] = True
     page_sampler: ClassVar[str] = "ddim"
+    elsewhere: ClassVar[str] = "Without a scene parser, as with SD 1.5 and SDXL, nothing is checked or drawn again."
     needs_whole_batch: ClassVar[bool] = False
     needs_whole_picture: ClassVar[bool] = True
 

@@ -49,6 +49,7 @@ class SingDiffusion:
     points: ClassVar[tuple[str, ...]] = ("init",)
     needs_first_order: ClassVar[bool] = False
     page_sampler: ClassVar[str] = "ddim_short"
+    elsewhere: ClassVar[str] = "SD 1.5 and SDXL have no trained mean: their own guess is used, which is rougher."
     needs_whole_batch: ClassVar[bool] = False
     needs_whole_picture: ClassVar[bool] = False
 

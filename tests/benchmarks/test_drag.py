@@ -1,7 +1,7 @@
 """Dragging's edits and rulers: exact pairs, known pictures judged as they must be, a run with a tiny model."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from PIL import Image
 from benchmarks import figures
 from benchmarks.drag import DragStudio, follow
 from benchmarks.drag_figures import (
+    ARM_TITLES,
     BUDGETS,
     COLUMNS,
     DIFFUSION,
@@ -55,6 +56,7 @@ from benchmarks.drag_pairs import (
 from benchmarks.fidelity import PARSER_FOLDER
 from benchmarks.figures import RunSettings
 from benchmarks.studio import Arm
+from benchmarks.table import make_drag_table
 from pipelines.model import ModelBundle
 from pipelines.scene_parser import ParsedObject, ParsedScene, SceneParser, load_parser
 from training.world.render import render
@@ -288,20 +290,21 @@ def test_the_time_to_equal_distance_is_that_of_the_rounds_it_takes() -> None:
     starts = np.full(6, 40.0)
     noise = np.tile([30.0, 20.0, 10.0], (6, 1))
     diffusion = np.tile([30.0, 20.0, 4.0], (6, 1))
-    measured = compare_pulls(starts, {NOISE: noise, DIFFUSION: diffusion}, {NOISE: 2.0, DIFFUSION: 8.0})
-    # DragDiffusion passes 10 px at 0.5 + 0.5 * 10 / 16 of its rounds.
-    assert measured["dragnoise_time_ratio"].value == pytest.approx(2 / (8 * (0.5 + 0.5 * 10 / 16)))
+    seconds = {NOISE: [1.0, 1.5, 2.0], DIFFUSION: [2.0, 4.0, 8.0]}
+    measured = compare_pulls(starts, {NOISE: noise, DIFFUSION: diffusion}, seconds)
+    # DragDiffusion passes 10 px where it has gone 10 of the last 16 px.
+    assert measured["dragnoise_time_ratio"].value == pytest.approx(2 / (4 + 4 * 10 / 16))
     assert measured[f"{DIFFUSION}_{BUDGETS[1]:g}_rounds_px"].value == 20
     stuck = np.full((6, 3), 40.0)
-    measured = compare_pulls(starts, {NOISE: stuck, DIFFUSION: diffusion}, {NOISE: 2.0, DIFFUSION: 8.0})
+    measured = compare_pulls(starts, {NOISE: stuck, DIFFUSION: diffusion}, seconds)
     assert measured["dragnoise_time_ratio"].value == pytest.approx(0.25)
 
 
-def make_arm(edits: tuple[Edit, ...], ratio: float, *, seconds: float = 1.0, is_ghostly: bool = False) -> Arm:
+def make_arm(edits: tuple[Edit, ...], ratio: float, *, is_ghostly: bool = False) -> Arm:
     """An arm whose things are left at a share of their way."""
     arm = Arm([])
     lengths = np.array([edit.length_px for edit in edits])
-    row = {"kept": 1.0, "inside_mse": 4.0, "inside_ssim": 0.9, "ghost": float(is_ghostly), "seconds": seconds}
+    row = {"kept": 1.0, "inside_mse": 4.0, "inside_ssim": 0.9, "ghost": float(is_ghostly)}
     arm.features = np.array([[row.get(name, 0.0) for name in COLUMNS] for _ in edits])
     arm.features[:, :3] = (ratio * lengths)[:, None]
     arm.features[[edit.sort != "stretched" for edit in edits], COLUMNS.index("slip")] = np.nan
@@ -348,6 +351,8 @@ def test_a_tiny_model_goes_through_the_whole_scenario(studio: DragStudio) -> Non
     assert measured[f"{UNTOUCHED}_feature_distance_px"].value == pytest.approx(length_px, abs=1.5)
     # The tiny decoder draws noise inside the mask and must not reach beyond it.
     assert measured[f"{INSTANT}_outside_psnr_db"].value > 35
+    table = make_drag_table({name: asdict(figure) for name, figure in measured.items()}).splitlines()
+    assert len(table) == 2 + len(ARM_TITLES) and table[2].startswith("| nothing done | 1.000 | 1.000 | 1.000 |")
     assert studio.sheet is not None
     studio.save_sheets(studio.sheet, arms)
     with Image.open(studio.sheet / "drag_0.png") as sheet:
@@ -358,6 +363,7 @@ def test_a_tiny_model_goes_through_the_whole_scenario(studio: DragStudio) -> Non
     assert np.array_equal(again.features, arms[NOISE].features, equal_nan=True) and not studio.images
 
 
-def test_a_followed_drag_reports_seconds_and_those_of_the_pull(studio: DragStudio) -> None:
-    seconds, pull = follow(studio.model, studio.ask(0, {DIFFUSION: FEW_ROUNDS[DIFFUSION]}))
-    assert 0 < pull < seconds
+def test_a_followed_drag_tells_its_seconds_those_of_the_pull_and_the_longest_wait(studio: DragStudio) -> None:
+    followed = follow(studio.model, studio.ask(0, {DIFFUSION: FEW_ROUNDS[DIFFUSION]}))
+    assert 0 < followed.pull < followed.total
+    assert 0 < followed.longest_wait < followed.total

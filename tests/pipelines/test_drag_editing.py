@@ -50,6 +50,8 @@ def test_a_drag_from_end_to_end(tiny_model: ModelBundle, provide: Callable[[Any]
     told = [step for step in steps if isinstance(step, DragProgress)]
     assert any("inverting" in step.note for step in steps) and told[-1].step == told[-1].num_steps > 0
     assert all(len(step.handles) == 1 for step in told) and told[0].left_px < 30
+    assert told[0].state is not None and told[0].left_px == 12, "a stop finds something from the first report on"
+    assert np.array_equal(np.asarray(told[0].state), np.asarray(result.original))
     assert told[-1].state is not None and told[-1].state.size == (64, 64)
     held = np.asarray(mask) == 0
     for picture in (result.image, told[-1].state):

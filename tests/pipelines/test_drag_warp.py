@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from pipelines.drag_points import DragPair
 from pipelines.drag_things import find_region, sharpen, walk
-from pipelines.drag_warp import fill_open, list_places, make_pull, sample, to_cells, warp
+from pipelines.drag_warp import LIKE_FRAC, fill_open, list_places, make_pull, sample, to_cells, warp
 from pipelines.errors import UserError
 from tests.drags import make_disc
 
@@ -67,25 +68,51 @@ def test_warping_moves_the_thing_and_fills_what_it_left() -> None:
     assert region[0, 0, 32, 20] == region[0, 0, 32, 50] == 1 and region[0, 0, 5, 5] == 0
 
 
-def test_holes_are_filled_by_inverse_distance() -> None:
-    """Against the formula cell by cell: sum of value / distance over the nearest closed cells on four sides."""
+def find_end(grid: torch.Tensor, is_open: torch.Tensor, start: tuple[int, int], way: tuple[int, int]) -> Any:
+    """Walk from an open cell to the first closed one; its value and how many steps that took, None without one."""
+    (row, column), (height, width) = start, is_open.shape
+    for steps in range(1, height + width):
+        y, x = row + steps * way[0], column + steps * way[1]
+        if not (0 <= y < height and 0 <= x < width):
+            return None
+        if not is_open[y, x]:
+            return float(grid[0, 0, y, x]), steps
+    return None
+
+
+def test_holes_are_filled_by_inverse_distance_and_rather_between_ends_that_are_alike() -> None:
+    """Against the formula cell by cell: sum of value / distance, each direction by how alike its two ends are."""
     generator = torch.Generator().manual_seed(0)
-    grid, is_open = torch.randn(1, 1, 7, 9, generator=generator), torch.rand(7, 9, generator=generator) < 0.5
+    grid, is_open = torch.randn(1, 1, 9, 11, generator=generator), torch.rand(9, 11, generator=generator) < 0.4
     filled = fill_open(grid, is_open)
+    slack = LIKE_FRAC * float(grid.std())
+    num_preferred = 0
     for row, column in torch.nonzero(is_open).tolist():
-        total = weights = 0.0
-        for down, across in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-            for steps in range(1, 9):
-                y, x = row + steps * down, column + steps * across
-                if not (0 <= y < 7 and 0 <= x < 9):
-                    break
-                if not is_open[y, x]:
-                    total, weights = total + float(grid[0, 0, y, x]) / steps, weights + 1 / steps
-                    break
-        expected = total / weights if weights else float(grid[0, 0, row, column])
+        down, across = (
+            [find_end(grid, is_open, (row, column), (sign * y, sign * x)) for sign in (1, -1)]
+            for y, x in ((1, 0), (0, 1))
+        )
+        shares = [0.5, 0.5]
+        if None not in (*down, *across):
+            unlike = [abs(first[0] - second[0]) + slack for first, second in (down, across)]
+            shares = [1 / side**2 / sum(1 / other**2 for other in unlike) for side in unlike]
+            num_preferred += 1
+        found = [(*end, share) for ends, share in zip((down, across), shares) for end in ends if end]
+        weights = sum(share / steps for _, steps, share in found)
+        expected = sum(value * share / steps for value, steps, share in found) / weights
         assert math.isclose(float(filled[0, 0, row, column]), expected, abs_tol=1e-5)
+    assert num_preferred > 5
     assert torch.equal(filled[0, 0][~is_open], grid[0, 0][~is_open])
-    assert torch.equal(fill_open(grid, torch.ones(7, 9, dtype=torch.bool)), grid)
+    assert torch.equal(fill_open(grid, torch.ones(9, 11, dtype=torch.bool)), grid)
+
+
+def test_an_edge_goes_on_through_a_hole() -> None:
+    edge = torch.where(torch.arange(16)[:, None] < 8, 1.0, -1.0).expand(1, 3, 16, 16)
+    is_open = torch.zeros(16, 16, dtype=torch.bool)
+    is_open[4:13, 2:13] = True
+    assert (fill_open(edge, is_open) - edge).abs().max() < 0.02
+    turned = edge.transpose(2, 3)
+    assert (fill_open(turned, is_open.T) - turned).abs().max() < 0.02
 
 
 def test_places_of_a_grid_and_of_the_picture_agree() -> None:

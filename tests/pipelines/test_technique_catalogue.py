@@ -25,6 +25,7 @@ def test_the_catalogue_says_what_the_classes_say() -> None:
         assert entry.wants_boxes == ("boxes" in inspect.signature(technique).parameters)
         assert entry.summary.endswith(".")
         assert entry.page_sampler == getattr(technique, "page_sampler", "")
+        assert entry.elsewhere == getattr(technique, "elsewhere", "")
 
 
 def test_a_technique_that_needs_a_first_order_sampler_names_one_for_the_page(tiny_sd: ModelBundle) -> None:

@@ -16,9 +16,10 @@ from gradio_client.exceptions import AppError
 from PIL import Image, ImageDraw
 
 from pipelines import DragPair, DragProgress, DragRequest, UserError, read_drag_settings, to_python, write_mask
-from tabs import TABS, drag_inputs, drag_picture, drag_result, running, style_prompting, text_to_image
+from tabs import TABS, drag_inputs, drag_picture, drag_result, style_prompting, text_to_image
 from tabs import drag_editing as tab
 from tabs.drag_picture import Source
+from tabs.shown import DRAG_TAB, on_copy, on_drag, on_reuse_seed, on_use_as_style
 from tabs.wiring import Services
 from training.world.render import render
 from training.world.scene import is_held_out, sample_scene
@@ -171,13 +172,13 @@ def test_an_upload_is_fitted_and_its_points_are_px_of_what_is_shown(tmp_path: Pa
 
 def test_a_picture_is_sent_with_its_words() -> None:
     request = ask()
-    sent = running.on_drag(path=str(STAR), shown=request, sent={"tab": "", "path": "", "count": 3})["sent"]
+    sent = on_drag(path=str(STAR), shown=request, sent={"tab": "", "path": "", "count": 3})["sent"]
     assert sent == {"tab": tab.NAME, "path": str(STAR), "count": 4, "prompt": "a pink star"}
     updates = tab.on_sent(sent=sent, backend="storybook")
     assert updates["prompt"] == "a pink star" and updates["source"].picture.tobytes() == SOURCE.picture.tobytes()  # type: ignore[union-attr]
     assert tab.on_sent(sent={**sent, "tab": "elsewhere"}, backend="storybook") == {}
-    assert tab.on_use_as_style(path=str(STAR), sent=sent)["sent"]["tab"] == style_prompting.NAME
-    assert running.DRAG_TAB in [module.NAME for module in TABS]
+    assert on_use_as_style(path=str(STAR), sent=sent)["sent"]["tab"] == style_prompting.NAME
+    assert DRAG_TAB in [module.NAME for module in TABS]
 
 
 def test_settings_become_code_and_seed() -> None:
@@ -185,7 +186,7 @@ def test_settings_become_code_and_seed() -> None:
     code = to_python(request)
     compile(code, "copied", "exec")
     assert "DragPair(handle_x=136" in code and 'Image.open("picture.png")' in code and 'Image.open("mask.png")' in code
-    assert tab.on_copy(shown=request)["python"].visible and tab.on_reuse_seed(shown=request) == {"seed": "5"}
+    assert on_copy(shown=request)["python"].visible and on_reuse_seed(shown=request) == {"seed": "5"}
 
 
 def test_the_way_of_a_handle_is_drawn_in_px_of_the_picture() -> None:

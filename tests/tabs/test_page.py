@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from pipelines import catalogue
 from tabs import TABS, technique_picker, wiring
 
 Open = Callable[[], Client]
@@ -138,3 +140,9 @@ def test_picking_a_technique_sets_a_sampler_that_suits_it_and_otherwise_leaves_i
     assert choose(["sing_diffusion", "s_cfg"], "ddim") == "ddim_short"
     assert choose(["sing_diffusion", "mulan"], "unipc") == "ddim_short"
     assert choose(["mulan", "sing_diffusion"], "ddim") == "ddim"
+
+
+def test_what_a_technique_lacks_with_other_models_is_told_before_a_run() -> None:
+    for entry in catalogue().values():
+        assert escape(entry.elsewhere) in technique_picker.describe(entry)
+    assert "rougher" in technique_picker.describe(catalogue()["sing_diffusion"])

@@ -15,6 +15,7 @@ from PIL import Image
 from pipelines import StyleRequest, UserError, read_style_settings, to_python, validate
 from tabs import TABS, style_inputs, text_to_image
 from tabs import style_prompting as tab
+from tabs.shown import STYLE_TAB, on_copy, on_reuse_seed, on_use_as_style
 from tabs.wiring import Services
 from training.world.render import render
 from training.world.scene import is_held_out, sample_scene
@@ -166,9 +167,9 @@ def test_what_is_kept_of_an_upload_is_what_the_model_saw(services: Services) -> 
     code = to_python(request)
     compile(code, "copied", "exec")
     assert 'Image.open("second.png")' in code and "reference=" not in code
-    copied = tab.on_copy(shown=request)["python"]
+    copied = on_copy(shown=request)["python"]
     assert copied.visible and copied.value == code.strip()
-    assert tab.on_reuse_seed(shown=request) == {"seed": "5"}
+    assert on_reuse_seed(shown=request) == {"seed": "5"}
 
 
 def test_a_stopped_run_leaves_the_model_free(services: Services) -> None:
@@ -264,13 +265,13 @@ def test_a_dropped_png_brings_all_settings_back_but_the_picture(services: Servic
 
 
 def test_a_picture_of_the_first_tab_becomes_the_style_picture() -> None:
-    sent = text_to_image.on_use_as_style(path=FIRST, sent={"tab": "", "path": "", "count": 3})["sent"]
+    sent = on_use_as_style(path=FIRST, sent={"tab": "", "path": "", "count": 3})["sent"]
     assert sent == {"tab": tab.NAME, "path": FIRST, "count": 4}
     updates = tab.on_sent(sent=sent)
     assert updates["reference"] == FIRST and updates["reference_prompt"] == ""
     assert tab.on_sent(sent={**sent, "tab": "elsewhere"}) == {}
-    assert tab.on_use_as_style(path=SECOND, sent=sent)["sent"]["count"] == 5
-    assert text_to_image.STYLE_TAB in [module.NAME for module in TABS]
+    assert on_use_as_style(path=SECOND, sent=sent)["sent"]["count"] == 5
+    assert STYLE_TAB in [module.NAME for module in TABS]
 
 
 def test_examples_are_requests_that_run_offline() -> None:

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 from pipelines import BackendUnavailable, TextToImageRequest, UserError, validate
 from tabs import running, technique_picker
 from tabs import text_to_image as tab
+from tabs.shown import on_copy, on_reuse_seed
 from tabs.wiring import Services
 
 VALUES: dict[str, Any] = {
@@ -149,8 +150,8 @@ def test_removing_the_dropped_file_changes_nothing() -> None:
 
 def test_seed_and_code_of_the_shown_picture(services: Services) -> None:
     request = shown(run(services), "shown")
-    assert tab.on_reuse_seed(shown=request) == {"seed": "5"}
-    code = tab.on_copy(shown=request)["python"]
+    assert on_reuse_seed(shown=request) == {"seed": "5"}
+    code = on_copy(shown=request)["python"]
     assert code.visible
     compile(code.value, "copied", "exec")
     assert "a red boat above a blue house" in code.value

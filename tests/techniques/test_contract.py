@@ -184,19 +184,19 @@ def test_neutral_equals_the_run_without_it(technique: type[Technique], model: Mo
 
 @each_technique
 def test_nothing_is_left_behind_after_end_stop_or_error(technique: type[Technique], model: ModelBundle) -> None:
-    before = snapshot(model)
-    expected = finish(start(model, [make(technique, model)]))
+    before, record = snapshot(model), make(technique, model)
+    expected = finish(start(model, [record]))
     assert snapshot(model) == before
     for stop_after in range(NUM_STEPS + 1):
-        stream = start(model, [make(technique, model)])
+        stream = start(model, [record])
         for _ in range(stop_after):
             next(stream)
         stream.close()
         assert snapshot(model) == before, f"closed after {stop_after} steps"
     with pytest.raises(RuntimeError, match="the neighbour failed"):
-        finish(start(model, [make(technique, model), Soften(fail_at=1)]))
+        finish(start(model, [record, Soften(fail_at=1)]))
     assert snapshot(model) == before
-    assert torch.equal(expected, finish(start(model, [make(technique, model)]))), "an earlier stop changed a later run"
+    assert torch.equal(expected, finish(start(model, [record]))), "an earlier stop changed a later run"
 
 
 @each_technique

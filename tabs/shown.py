@@ -1,0 +1,46 @@
+"""What can be done with a shown picture, alike in all tabs: send it on, reuse its seed, see its settings as code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from pipelines import to_python
+from tabs.wiring import Services, Updates, send, wire
+
+STYLE_TAB = "style"
+DRAG_TAB = "drag"
+
+
+def on_reuse_seed(*, shown: Any) -> Updates:
+    """Put the seed of the shown picture back."""
+    return {"seed": str(shown.seed)}
+
+
+def on_copy(*, shown: Any) -> Updates:
+    """Show the settings of the shown picture as code."""
+    return {"python": gr.Code(to_python(shown), visible=True)}
+
+
+def on_use_as_style(*, path: str, sent: Mapping[str, Any]) -> Updates:
+    """Send the shown picture to the tab that takes a style from it."""
+    return {"sent": send(sent, STYLE_TAB, path)}
+
+
+def on_drag(*, path: str, shown: Any, sent: Mapping[str, Any]) -> Updates:
+    """Send the shown picture, with its words, to the tab where it is dragged."""
+    return {"sent": send(sent, DRAG_TAB, path, prompt=shown.prompt)}
+
+
+def connect_shown(services: Services, inputs: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Wire the buttons below a result; `inputs` has a box for the seed."""
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+    shown, sent = {"shown": result["shown"]}, {"sent": services.sent}
+    wire(result["reuse"].click, on_reuse_seed, shown, {"seed": inputs["seed"]}, **quick)
+    copied = wire(result["copy"].click, on_copy, shown, {"python": result["python"]}, **quick)
+    copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
+    path = {"path": result["path"]}
+    wire(result["use"].click, on_use_as_style, path | sent, sent, **services.sending)
+    wire(result["drag"].click, on_drag, path | shown | sent, sent, **services.sending)
