@@ -17,6 +17,7 @@ from pipelines.png_settings import (
     read_drag_settings,
     read_settings,
     read_style_settings,
+    read_subject_settings,
     settings_to_pnginfo,
     to_python,
 )
@@ -133,6 +134,7 @@ __all__ = [
     "read_picture",
     "read_settings",
     "read_style_settings",
+    "read_subject_settings",
     "settings_to_pnginfo",
     "specs",
     "style_stream",

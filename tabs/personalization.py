@@ -14,9 +14,10 @@ from typing import Any
 
 import gradio as gr
 
-from pipelines import LearnRequest
+from pipelines import LearnRequest, SubjectRequest, read_subject_settings
 from tabs.controls import show_error, show_notes, show_status, show_step
 from tabs.running import connect_prompt, load, on_stop, watch
+from tabs.shown import connect_shown
 from tabs.subject_inputs import (
     DRAWN,
     LEARNED,
@@ -29,8 +30,9 @@ from tabs.subject_inputs import (
     open_pictures,
     to_learn_request,
     to_request,
+    to_widgets,
 )
-from tabs.subject_result import build_result, show_learned, show_learning, show_result
+from tabs.subject_result import LEARNING, build_result, show_learned, show_learning, show_result
 from tabs.subject_shelf import build_shelf, choose, connect_shelf
 from tabs.technique_picker import option_key
 from tabs.wiring import Services, Updates, pace, wire, wire_end, wire_stop
@@ -40,13 +42,14 @@ TITLE = "Personalization"
 INTRO = "One to six pictures of one thing and a word for it: learned in a minute, then drawn wherever you say."
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "personalization.json"
 EXPLANATION = Path(__file__).with_suffix(".md")
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 
 
 def on_learn(services: Services, *, learned: Any, **values: Any) -> Iterator[Updates]:
     """Learn the subject step by step; what was learned so far is there for drawing at every moment."""
     yield {"stopped": ""}
     request, notes = to_learn_request(values)
-    yield {"status": show_status("Starting", done=0, kind="running"), "trace": (0, request.num_steps)}
+    yield {"status": show_status("Starting", done=0, kind="running"), "trace": (0, request.num_steps, LEARNING)}
     yield from load(services, request.backend)
 
     from pipelines import LearnResult, learn_stream
@@ -123,10 +126,20 @@ def on_propose(services: Services, *, pictures: Any, word: Any, phrase: Any, bac
     }
 
 
-def on_subject(index: int) -> Updates:
-    """Take a prepared subject with its words; captions are proposed anew."""
+def on_stop_any(*, trace: Any) -> Updates:
+    """Say what a stopped run leaves behind; what was learned by then can be drawn."""
+    if trace is None or len(trace) == 2:
+        return on_stop(trace=trace)
+    step, num_steps, _ = trace
+    kept = "what was learned so far can be drawn and saved" if step else "nothing was learned yet"
+    return {"stopped": show_status(f"Stopped at step {step} of {num_steps}; {kept}.", kind="stopped"), "trace": None}
+
+
+def on_subject(index: int, prompt: str = "", word: str = "") -> Updates:
+    """Take a prepared subject with its words, also in the prompt; captions are proposed anew."""
     subject = list_subjects()[index]
     return {
+        "prompt": prompt.replace(word, subject.word) if word else prompt,
         "pictures": [str(path) for path in subject.paths],
         "word": subject.word,
         "phrase": subject.phrase,
@@ -142,9 +155,23 @@ def on_uploaded(*, pictures: Any) -> Updates:
     return {"seen": show_notes(notes), "shelf": gr.Gallery(selected_index=None), "phrase": "", "captions": ""}
 
 
-def on_example(row: Mapping[str, Any]) -> Updates:
-    """Fill in the prompt of an example."""
-    return {"prompt": row["prompt"], "seed": str(row.get("seed", 0))}
+def on_example(row: Mapping[str, Any], *, word: Any) -> Updates:
+    """Fill in the prompt of an example, with the word of the subject that is chosen."""
+    return {"prompt": row["prompt"].format(word=word), "seed": str(row["seed"])}
+
+
+def on_draw_example(services: Services, *, learned: Any, **values: Any) -> Iterator[Updates]:
+    """Draw an example by what was learned, or at once where nothing was."""
+    handler = on_draw if learned else on_instant
+    yield from handler(services, learned=learned, **values)
+
+
+def on_restore(*, dropped: str | None) -> Updates:
+    """Put the settings of a dropped PNG back into the widgets; the subject is not in it and stays."""
+    if dropped is None:
+        return {}
+    sentence = "The settings of this PNG are back, all but its subject; choose that one and press Run."
+    return {**to_widgets(read_subject_settings(dropped)), "status": show_status(sentence, kind="done"), "stopped": ""}
 
 
 def load_examples() -> dict[str, Any]:
@@ -172,10 +199,7 @@ def build(services: Services) -> None:
             gr.Markdown(
                 EXPLANATION.read_text("utf-8"), latex_delimiters=[{"left": "$$", "right": "$$", "display": True}]
             )
-    connect(services, inputs, result)
-    for button, row in zip(examples, document["examples"]):
-        filled = {"prompt": inputs["prompt"], "seed": inputs["seed"]}
-        wire(button.click, partial(on_example, row), {}, filled, queue=False, show_progress="hidden")
+    connect(services, inputs, result, tuple(zip(examples, document["examples"])))
 
 
 def list_fields(services: Services, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -187,7 +211,9 @@ def list_fields(services: Services, inputs: Mapping[str, Any]) -> tuple[dict[str
     return {name: inputs[name] for name in learn} | backend, {name: inputs[name] for name in drawing} | backend
 
 
-def connect(services: Services, inputs: dict[str, Any], result: dict[str, Any]) -> None:
+def connect(
+    services: Services, inputs: dict[str, Any], result: dict[str, Any], examples: tuple[tuple[gr.Button, Any], ...]
+) -> None:
     """Wire every widget of the tab to its handler."""
     learn_in, draw_in = list_fields(services, inputs)
     model: dict[str, Any] = {
@@ -209,24 +235,33 @@ def connect(services: Services, inputs: dict[str, Any], result: dict[str, Any]) 
     proposed = {name: inputs[name] for name in ("captions", "phrase", "seen")} | {"status": result["status"]}
     asked = {name: inputs[name] for name in ("pictures", "word", "phrase")} | {"backend": services.backend}
     runs.append(wire(inputs["propose"].click, partial(on_propose, services), asked, **{**model, "outputs": proposed}))
+    word = {"word": inputs["word"]}
+    for button, row in examples:
+        fill = wire(button.click, partial(on_example, row), word, {n: inputs[n] for n in ("prompt", "seed")}, **QUICK)
+        runs.append(wire(fill.success, partial(on_draw_example, services), draw_in, **drawing))
     wire_end(runs, "() => limelight.end()")
     trace = {"trace": result["trace"]}
-    wire_stop(inputs["stop"], runs, on_stop, trace, {**trace, "stopped": result["stopped"]})
+    wire_stop(inputs["stop"], runs, on_stop_any, trace, {**trace, "stopped": result["stopped"]})
     connect_subjects(inputs, result["status"])
     connect_shelf(inputs, result["status"])
+    connect_shown(services, inputs, result)
+    restored = {name: widget for name, widget in draw_in.items() if name in to_widgets(SubjectRequest(""))}
+    lines = {"status": result["status"], "stopped": result["stopped"]}
+    problem: dict[str, Any] = {"error_output": "status", "describe_error": show_error}
+    wire(inputs["dropped"].change, on_restore, {"dropped": inputs["dropped"]}, restored | lines, **problem, **QUICK)
     connect_prompt(services, inputs)
 
 
 def connect_subjects(inputs: Mapping[str, Any], status: Any) -> None:
     """Let a click on a prepared subject choose it, and look at uploads before a run does."""
-    names = ("pictures", "word", "phrase", "captions", "seen", "learned")
+    names = ("prompt", "pictures", "word", "phrase", "captions", "seen", "learned")
     parts = {name: inputs[name] for name in names}
 
-    def pick(event: gr.SelectData) -> dict[Any, Any]:
-        return {parts[key]: value for key, value in on_subject(event.index).items()}
+    def pick(event: gr.SelectData, prompt: str, word: str) -> dict[Any, Any]:
+        return {parts[key]: value for key, value in on_subject(event.index, prompt, word).items()}
 
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
-    inputs["shelf"].select(pick, None, list(parts.values()), api_visibility="private", **quiet)
+    asked = [inputs["prompt"], inputs["word"]]
+    inputs["shelf"].select(pick, asked, list(parts.values()), api_visibility="private", **QUICK)
     looked = {name: inputs[name] for name in ("seen", "shelf", "phrase", "captions")} | {"status": status}
     problem: dict[str, Any] = {"error_output": "status", "describe_error": show_error}
     queued: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}

@@ -134,32 +134,28 @@ def build_subject(start: Mapping[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = specs(LearnRequest)
     subject = list_subjects()[0]
     made: dict[str, Any] = {}
-    with gr.Row(elem_classes="subject-choice", equal_height=True):
-        made["shelf"] = gr.Gallery(
-            [(example.open(), example.alt) for example in list_subjects()],
-            label="1. A subject: a prepared one",
-            columns=4,
-            height="auto",
-            allow_preview=False,
-            selected_index=0,
-            format="png",
-            interactive=False,
-            buttons=[],
-            elem_classes="subject-shelf",
-            scale=3,
-            min_width=200,
-        )
-        made["pictures"] = gr.File(
-            [str(path) for path in subject.paths],
-            label="or one to six pictures of yours",
-            file_count="multiple",
-            file_types=list(UPLOADS),
-            height=178,
-            scale=2,
-            min_width=130,
-        )
-        # The files as they came: our own check has a sentence for everything that can be wrong with them.
-        made["pictures"].preprocess = find_paths
+    made["shelf"] = gr.Gallery(
+        [(example.open(), example.alt) for example in list_subjects()],
+        label="1. A prepared subject",
+        columns=4,
+        height="auto",
+        allow_preview=False,
+        selected_index=0,
+        format="png",
+        interactive=False,
+        buttons=[],
+        elem_classes="style-shelf",
+    )
+    made["pictures"] = gr.File(
+        [str(path) for path in subject.paths],
+        label="or one to six pictures of one thing of yours",
+        file_count="multiple",
+        file_types=list(UPLOADS),
+        elem_classes="subject-files",
+    )
+    # The files as they came: our own check has a sentence for everything that can be wrong with them.
+    made["pictures"].preprocess = find_paths
+    made["seen"] = gr.HTML(elem_classes="choice-notes", apply_default_css=False)
     with gr.Row(equal_height=True):
         made["word"] = make_control(described["word"], value=start.get("word", subject.word))
         made["phrase"] = make_control(described["phrase"], value=start.get("phrase", subject.phrase))
@@ -172,7 +168,6 @@ def build_subject(start: Mapping[str, Any]) -> dict[str, Any]:
             max_lines=6,
         )
         made["propose"] = gr.Button("Propose captions", size="sm")
-    made["seen"] = gr.HTML(elem_classes="choice-notes", apply_default_css=False)
     return made
 
 
@@ -187,7 +182,7 @@ def build_learning() -> dict[str, Any]:
     described: dict[str, Any] = specs(LearnRequest)
     objective: Any = described["objective"]
     made: dict[str, Any] = {}
-    with gr.Row(equal_height=True):
+    with gr.Row(elem_classes="learn-row"):
         titles = {"dco": "DCO", "dreambooth": "DreamBooth"}
         made["objective"] = pass_on(
             gr.Radio(
@@ -230,4 +225,14 @@ def build_drawing(start: Mapping[str, Any], ready: str) -> dict[str, Any]:
                 made[option_key(name, option)] = make_control(spec)
         for name in ("num_images", "num_steps", "guidance_scale", "sampler", "negative_prompt"):
             made[name] = make_control(described[name])
+    with gr.Accordion("Settings from a PNG", open=False, elem_classes="restore"):
+        made["dropped"] = gr.File(label="Drop a PNG from this tab", file_types=[".png"], height=120)
     return made
+
+
+def to_widgets(request: SubjectRequest) -> dict[str, Any]:
+    """Turn a request into the values of the widgets that made it; its subject is chosen apart."""
+    values = {name: getattr(request, name) for name in ("prompt", "draw_by", *WORDS, *DRAWN)}
+    for name, option, spec in list_options():
+        values[option_key(name, option)] = request.techniques.get(name, {}).get(option, spec.default)
+    return {**values, "seed": str(request.seed)}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from pipelines import LearnProgress, LearnResult, SubjectArm, SubjectResult
-from tabs.controls import build_lines, show_facts, show_notes, show_progress, show_status
-from tabs.files import save_picture
+from pipelines import LearnProgress, LearnResult, SubjectArm, SubjectRequest, SubjectResult
+from tabs.controls import build_findings, build_lines, show_facts, show_notes, show_progress, show_status
+from tabs.files import save_picture, save_png
 from tabs.wiring import Updates
 
 MAX_ARMS = 4
 CURVE_PX = (400, 90)
+LEARNING = "learning"
 
 
 def build_result(invitation: str) -> dict[str, Any]:
@@ -40,13 +42,7 @@ def build_result(invitation: str) -> dict[str, Any]:
                     )
         made |= build_lines(invitation)
     made["curve"] = gr.HTML(elem_classes="curve-box", apply_default_css=False)
-    made["samples"] = gr.Gallery(
-        label="While it learned", visible=False, columns=3, height="auto", format="png", interactive=False, buttons=[]
-    )
-    made["facts"] = gr.HTML(elem_classes="facts-box", apply_default_css=False)
-    made["notes"] = gr.HTML(elem_classes="notes-box", apply_default_css=False)
-    made["trace"] = gr.State(None)
-    return made
+    return made | build_findings("While it learned")
 
 
 def draw_curve(losses: Sequence[float], num_steps: int) -> str:
@@ -61,7 +57,8 @@ def draw_curve(losses: Sequence[float], num_steps: int) -> str:
         for step, loss in enumerate(losses)
     )
     return (
-        f'<figure class="curve"><svg viewBox="0 0 {width} {height}" role="img" aria-label="Loss while learning: '
+        f'<figure class="curve"><svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" '
+        f'aria-label="Loss while learning: '
         f'{losses[0]:.3g} at first, {losses[-1]:.3g} now"><polyline points="{points}" fill="none" '
         f'stroke="currentColor" stroke-width="1.5"/></svg><figcaption>Loss {losses[0]:.3g} → {losses[-1]:.3g}'
         "</figcaption></figure>"
@@ -73,13 +70,13 @@ def show_learning(progress: LearnProgress) -> Updates:
     updates: Updates = {
         "status": show_progress(progress),
         "curve": draw_curve(progress.losses, progress.num_steps),
-        "trace": (progress.step, progress.num_steps),
+        "trace": (progress.step, progress.num_steps, LEARNING),
     }
     if progress.preview is not None:
         updates["picture"] = gr.Image(progress.preview, alt_text="A sample while it learns", visible=True)
         updates["sheet"] = gr.Column(visible=False)
     if progress.samples:
-        updates["samples"] = show_samples(progress.samples)
+        updates["sketches"] = show_samples(progress.samples)
     return updates
 
 
@@ -100,7 +97,7 @@ def show_learned(result: LearnResult, upload_notes: Sequence[str] = ()) -> Updat
     return {
         "status": show_status(sentence, kind="done"),
         "curve": draw_curve(result.losses, result.request.num_steps),
-        "samples": show_samples(result.samples),
+        "sketches": show_samples(result.samples),
         "facts": show_facts(facts, (), is_compared=False),
         "notes": show_notes(dict.fromkeys((*upload_notes, *result.notes))),
         "captions": "\n".join(result.captions),
@@ -118,6 +115,7 @@ def show_result(result: SubjectResult, upload_notes: Sequence[str] = ()) -> Upda
     size = " x ".join(str(side) for side in result.images[0].size)
     facts = (("time", f"{result.seconds:.1f} s"), ("seed", str(result.seed_used)), ("size", size))
     is_compared = len(result.arms) > 1
+    path = save_arm(result, len(result.arms) - 1)[0][0]
     sentence = "The same seeds in the same places. " if is_compared else ""
     return updates | {
         "picture": gr.Image(visible=False),
@@ -125,7 +123,37 @@ def show_result(result: SubjectResult, upload_notes: Sequence[str] = ()) -> Upda
         "status": show_status(f"{sentence}Done in {result.seconds:.1f} s", kind="done"),
         "facts": show_facts(facts, () if is_compared else result.arms[-1].measures, is_compared=False),
         "notes": show_notes(dict.fromkeys((*upload_notes, *result.notes))),
+        "download": gr.DownloadButton(value=path, interactive=True),
+        **{name: gr.Button(interactive=True) for name in ("reuse", "copy", "use", "drag")},
+        "shown": ask_for_arm(result, len(result.arms) - 1),
+        "path": path,
+        "trace": None,
     }
+
+
+def ask_for_arm(result: SubjectResult, index: int) -> SubjectRequest:
+    """Make the request that draws one row alone; the plain model, which comes first in a comparison, has no subject."""
+    request = replace(result.request, seed=result.seed_used, compare=False)
+    if not request.adapters:
+        return request
+    own = index - (len(result.arms) - len(request.adapters))
+    return replace(request, adapters=request.adapters[own : own + 1] if own >= 0 else ())
+
+
+def save_arm(result: SubjectResult, index: int) -> list[tuple[str, str]]:
+    """Write the pictures of one row with the settings that draw it alone, and say in words what each is.
+
+    The plain model's pictures carry none: this tab cannot draw them without a subject.
+    """
+    arm, request = result.arms[index], ask_for_arm(result, index)
+    words = f"{request.prompt}; {arm.title}, seed "
+    seeds = range(result.seed_used, result.seed_used + len(arm.images))
+    if not arm.name:
+        return [
+            (save_picture(image, f"limelight-{seed}.png"), f"{words}{seed}") for seed, image in zip(seeds, arm.images)
+        ]
+    own = replace(result, arms=(arm,), request=request)
+    return [(save_png(own, place), f"{words}{seed}") for place, seed in enumerate(seeds)]
 
 
 def show_arm(index: int, arm: SubjectArm | None, result: SubjectResult) -> Updates:
@@ -134,11 +162,7 @@ def show_arm(index: int, arm: SubjectArm | None, result: SubjectResult) -> Updat
         return {f"arm_{index}": gr.Column(visible=False), f"images_{index}": []}
     is_compared = len(result.arms) > 1
     measures = show_facts((), arm.measures, is_compared=False) if is_compared else ""
-    seeds = range(result.seed_used, result.seed_used + len(arm.images))
-    pictures = [
-        (save_picture(image, f"limelight-{seed}.png"), f"{result.request.prompt}; {arm.title}, seed {seed}")
-        for seed, image in zip(seeds, arm.images)
-    ]
+    pictures = save_arm(result, index)
     return {
         f"arm_{index}": gr.Column(visible=True),
         f"title_{index}": gr.HTML(f"<h3>{escape(arm.title)}</h3>{measures}"),

@@ -69,7 +69,7 @@ def test_learn_draw_and_compare(services: Services) -> None:
     updates = learn(services)
     learned = shown(updates, "learned")
     assert set(learned) == {"dco"} and learned["dco"].num_steps == 2 and learned["dco"].word == "my robot"
-    assert "<polyline" in shown(updates, "curve") and len(shown(updates, "samples").value) >= 1
+    assert "<polyline" in shown(updates, "curve") and len(shown(updates, "sketches").value) >= 1
     assert "Learned" in shown(updates, "status") and shown(updates, "captions").startswith("my robot")
     both = shown(learn(services, learned, objective="dreambooth"), "learned")
     assert set(both) == {"dco", "dreambooth"}
