@@ -16,7 +16,7 @@ import gradio as gr
 
 from pipelines import LearnRequest, SubjectRequest, read_subject_settings
 from tabs.controls import show_error, show_notes, show_status, show_step
-from tabs.running import connect_prompt, load, on_stop, watch
+from tabs.running import load, on_prompt_changed, on_stop, watch
 from tabs.shown import connect_shown
 from tabs.subject_inputs import (
     DRAWN,
@@ -106,7 +106,19 @@ def draw(
         return subject_stream(request, services.models)
 
     shown = partial(show_step, prompt=request.prompt, hides="sheet")
-    yield from watch(services, request, open_stream, partial(show_result, upload_notes=notes), show_step=shown)
+    drawn = partial(show_result, upload_notes=notes)
+    read_as = replace_word(request.prompt, request.word, request.phrase)
+    yield from watch(services, request, open_stream, drawn, show_step=shown, read_as=read_as)
+
+
+def replace_word(prompt: str, word: str, phrase: str) -> str:
+    """Put the common name in place of the visitor's own word, which no model needs to know."""
+    return prompt.replace(word, phrase) if word else prompt
+
+
+def on_words_changed(services: Services, *, prompt: str, word: str, phrase: str, backend: str) -> Updates:
+    """Name unknown words while the visitor types, all but the subject's own."""
+    return on_prompt_changed(services, prompt=replace_word(prompt, word, phrase), backend=backend)
 
 
 def on_propose(services: Services, *, pictures: Any, word: Any, phrase: Any, backend: Any) -> Iterator[Updates]:
@@ -146,6 +158,8 @@ def on_subject(index: int, prompt: str = "", word: str = "") -> Updates:
         "captions": "",
         "seen": "",
         "learned": {},
+        "curve": "",
+        "sketches": gr.Gallery(visible=False),
     }
 
 
@@ -242,27 +256,30 @@ def connect(
     wire_end(runs, "() => limelight.end()")
     trace = {"trace": result["trace"]}
     wire_stop(inputs["stop"], runs, on_stop_any, trace, {**trace, "stopped": result["stopped"]})
-    connect_subjects(inputs, result["status"])
+    connect_subjects(inputs, result)
     connect_shelf(inputs, result["status"])
     connect_shown(services, inputs, result)
     restored = {name: widget for name, widget in draw_in.items() if name in to_widgets(SubjectRequest(""))}
     lines = {"status": result["status"], "stopped": result["stopped"]}
     problem: dict[str, Any] = {"error_output": "status", "describe_error": show_error}
     wire(inputs["dropped"].change, on_restore, {"dropped": inputs["dropped"]}, restored | lines, **problem, **QUICK)
-    connect_prompt(services, inputs)
+    typed: dict[str, Any] = {name: inputs[name] for name in ("prompt", *WORDS)} | {"backend": services.backend}
+    changes = [widget.change for widget in typed.values()]
+    words = partial(on_words_changed, services)
+    wire(changes, words, typed, {"unknown": inputs["unknown"]}, trigger_mode="always_last", **QUICK)
 
 
-def connect_subjects(inputs: Mapping[str, Any], status: Any) -> None:
+def connect_subjects(inputs: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Let a click on a prepared subject choose it, and look at uploads before a run does."""
     names = ("prompt", "pictures", "word", "phrase", "captions", "seen", "learned")
-    parts = {name: inputs[name] for name in names}
+    parts = {name: inputs[name] for name in names} | {name: result[name] for name in ("curve", "sketches")}
 
     def pick(event: gr.SelectData, prompt: str, word: str) -> dict[Any, Any]:
         return {parts[key]: value for key, value in on_subject(event.index, prompt, word).items()}
 
     asked = [inputs["prompt"], inputs["word"]]
     inputs["shelf"].select(pick, asked, list(parts.values()), api_visibility="private", **QUICK)
-    looked = {name: inputs[name] for name in ("seen", "shelf", "phrase", "captions")} | {"status": status}
+    looked = {name: inputs[name] for name in ("seen", "shelf", "phrase", "captions")} | {"status": result["status"]}
     problem: dict[str, Any] = {"error_output": "status", "describe_error": show_error}
     queued: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
     wire(inputs["pictures"].upload, on_uploaded, {"pictures": inputs["pictures"]}, looked, **problem, **queued)

@@ -167,7 +167,7 @@ def build_subject(start: Mapping[str, Any]) -> dict[str, Any]:
             lines=4,
             max_lines=6,
         )
-        made["propose"] = gr.Button("Propose captions", size="sm")
+        made["propose"] = gr.Button("Propose captions", size="sm", elem_classes="propose")
     return made
 
 

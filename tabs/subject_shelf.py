@@ -6,11 +6,11 @@ Whose shelf it is says a key in the visitor's browser; what was learned but not 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 
@@ -114,7 +114,11 @@ def name_of(saved: Any) -> str:
 
 def build_shelf() -> dict[str, Any]:
     """Lay out the saved subjects."""
-    made: dict[str, Any] = {"owner": gr.BrowserState("", storage_key=OWNER_KEY), "learned": gr.State({})}
+    # A fixed secret: the default one changes with every start of the app, and the shelf would be lost with it.
+    made: dict[str, Any] = {
+        "owner": gr.BrowserState("", storage_key=OWNER_KEY, secret=OWNER_KEY),
+        "learned": gr.State({}),
+    }
     with gr.Accordion("Saved subjects", open=False, elem_classes="saved"):
         made["thumbnails"] = gr.Gallery(
             label="Saved", columns=5, height="auto", visible=False, format="png", interactive=False, buttons=[]
@@ -140,8 +144,10 @@ def connect_shelf(made: Mapping[str, Any], status: Any) -> None:
 
     shelf = {**pick("saved", "thumbnails"), "status": status}
     taken = {**pick("word", "phrase", "learned"), "status": status}
-    on_load = partial(gr.on, None)
-    wire(on_load, on_arrive, pick("owner"), {**pick("owner", "saved", "thumbnails"), "status": status}, **quick)
+    # Once for each visit: gr.on without triggers also runs at every change of the key, and races with its own answer.
+    page = Context.root_block
+    assert page is not None, "the shelf is part of a page"
+    wire(page.load, on_arrive, pick("owner"), {**pick("owner", "saved", "thumbnails"), "status": status}, **quick)
     wire(made["save"].click, on_save, pick("owner", "learned", "objective", "name"), shelf, **quick)
     wire(made["rename"].click, on_rename, pick("owner", "saved", "name"), shelf, **quick)
     wire(made["delete"].click, on_delete, pick("owner", "saved"), shelf, **quick)
