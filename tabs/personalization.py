@@ -42,7 +42,6 @@ TITLE = "Personalization"
 INTRO = "One to six pictures of one thing and a word for it: learned in a minute, then drawn wherever you say."
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "personalization.json"
 EXPLANATION = Path(__file__).with_suffix(".md")
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 
 
 def on_learn(services: Services, *, learned: Any, **values: Any) -> Iterator[Updates]:
@@ -230,6 +229,7 @@ def connect(
 ) -> None:
     """Wire every widget of the tab to its handler."""
     learn_in, draw_in = list_fields(services, inputs)
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     model: dict[str, Any] = {
         "uses_model": True,
         "error_output": "status",
@@ -251,7 +251,7 @@ def connect(
     runs.append(wire(inputs["propose"].click, partial(on_propose, services), asked, **{**model, "outputs": proposed}))
     word = {"word": inputs["word"]}
     for button, row in examples:
-        fill = wire(button.click, partial(on_example, row), word, {n: inputs[n] for n in ("prompt", "seed")}, **QUICK)
+        fill = wire(button.click, partial(on_example, row), word, {n: inputs[n] for n in ("prompt", "seed")}, **quick)
         runs.append(wire(fill.success, partial(on_draw_example, services), draw_in, **drawing))
     wire_end(runs, "() => limelight.end()")
     trace = {"trace": result["trace"]}
@@ -262,15 +262,16 @@ def connect(
     restored = {name: widget for name, widget in draw_in.items() if name in to_widgets(SubjectRequest(""))}
     lines = {"status": result["status"], "stopped": result["stopped"]}
     problem: dict[str, Any] = {"error_output": "status", "describe_error": show_error}
-    wire(inputs["dropped"].change, on_restore, {"dropped": inputs["dropped"]}, restored | lines, **problem, **QUICK)
+    wire(inputs["dropped"].change, on_restore, {"dropped": inputs["dropped"]}, restored | lines, **problem, **quick)
     typed: dict[str, Any] = {name: inputs[name] for name in ("prompt", *WORDS)} | {"backend": services.backend}
     changes = [widget.change for widget in typed.values()]
     words = partial(on_words_changed, services)
-    wire(changes, words, typed, {"unknown": inputs["unknown"]}, trigger_mode="always_last", **QUICK)
+    wire(changes, words, typed, {"unknown": inputs["unknown"]}, trigger_mode="always_last", **quick)
 
 
 def connect_subjects(inputs: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Let a click on a prepared subject choose it, and look at uploads before a run does."""
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     names = ("prompt", "pictures", "word", "phrase", "captions", "seen", "learned")
     parts = {name: inputs[name] for name in names} | {name: result[name] for name in ("curve", "sketches")}
 
@@ -278,7 +279,7 @@ def connect_subjects(inputs: Mapping[str, Any], result: Mapping[str, Any]) -> No
         return {parts[key]: value for key, value in on_subject(event.index, prompt, word).items()}
 
     asked = [inputs["prompt"], inputs["word"]]
-    inputs["shelf"].select(pick, asked, list(parts.values()), api_visibility="private", **QUICK)
+    inputs["shelf"].select(pick, asked, list(parts.values()), api_visibility="private", **quick)
     looked = {name: inputs[name] for name in ("seen", "shelf", "phrase", "captions")} | {"status": result["status"]}
     problem: dict[str, Any] = {"error_output": "status", "describe_error": show_error}
     queued: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.context import Context
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 
@@ -119,7 +118,7 @@ def build_shelf() -> dict[str, Any]:
         "owner": gr.BrowserState("", storage_key=OWNER_KEY, secret=OWNER_KEY),
         "learned": gr.State({}),
     }
-    with gr.Accordion("Saved subjects", open=False, elem_classes="saved"):
+    with gr.Accordion("Saved subjects", open=False, elem_classes="saved") as made["saved_fold"]:
         made["thumbnails"] = gr.Gallery(
             label="Saved", columns=5, height="auto", visible=False, format="png", interactive=False, buttons=[]
         )
@@ -144,10 +143,14 @@ def connect_shelf(made: Mapping[str, Any], status: Any) -> None:
 
     shelf = {**pick("saved", "thumbnails"), "status": status}
     taken = {**pick("word", "phrase", "learned"), "status": status}
-    # Once for each visit: gr.on without triggers also runs at every change of the key, and races with its own answer.
-    page = Context.root_block
-    assert page is not None, "the shelf is part of a page"
-    wire(page.load, on_arrive, pick("owner"), {**pick("owner", "saved", "thumbnails"), "status": status}, **quick)
+    # Not when the page loads: the key is read from the browser only when the tab is built, which is later.
+    wire(
+        made["saved_fold"].expand,
+        on_arrive,
+        pick("owner"),
+        {**pick("owner", "saved", "thumbnails"), "status": status},
+        **quick,
+    )
     wire(made["save"].click, on_save, pick("owner", "learned", "objective", "name"), shelf, **quick)
     wire(made["rename"].click, on_rename, pick("owner", "saved", "name"), shelf, **quick)
     wire(made["delete"].click, on_delete, pick("owner", "saved"), shelf, **quick)

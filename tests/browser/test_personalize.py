@@ -81,7 +81,7 @@ def test_a_broken_upload_gets_one_sentence(windows: Windows, tmp_path: Path) -> 
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n" + b"junk" * 50)
     page = open_tab(windows)
-    page.locator(f"{TAB} .subject-files [title='common.clear'], {TAB} .subject-files [title='Clear']").click()
+    page.locator(f"{TAB} .subject-files .icon-button-wrapper button").last.click()
     page.set_input_files(f"{TAB} .subject-files input[type=file]", broken)
     expect(page.locator(f"{TAB} .stage-box .status.error")).to_contain_text("This picture is damaged")
     assert "This picture is damaged" in press(page, "Learn")
