@@ -67,14 +67,14 @@ def test_learn_another_subject_draw_it_and_save_it(windows: Windows) -> None:
     # The visitor's own word is no word that a model should know.
     expect(page.locator(f"{TAB} .unknown li")).to_have_count(0)
     page.locator(TAB).get_by_role("button", name="Copy as Python", exact=True).click()
-    expect(page.locator(f"{TAB} .result .cm-content")).to_contain_text("read_adapter")
+    expect(page.locator(f"{TAB} .result .cm-content")).to_contain_text("read_adapter", timeout=30_000)
     page.locator(f"{TAB} .saved .label-wrap").click()
     page.locator(f"{TAB} .saved").get_by_label("Name").fill("Moby")
     assert "Saved as 'Moby'" in press(page, "Save")
     page.reload()
     page.wait_for_selector(".badge.ready")
     page.locator(f"{TAB} .saved .label-wrap").click()
-    expect(page.locator(f"{TAB} .saved .thumbnail-item img")).to_have_count(1)
+    expect(page.locator(f"{TAB} .saved .thumbnail-item img")).to_have_count(1, timeout=30_000)
 
 
 def test_a_broken_upload_gets_one_sentence(windows: Windows, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_broken_upload_gets_one_sentence(windows: Windows, tmp_path: Path) -> 
     page = open_tab(windows)
     page.locator(f"{TAB} .subject-files .icon-button-wrapper button").last.click()
     page.set_input_files(f"{TAB} .subject-files input[type=file]", broken)
-    expect(page.locator(f"{TAB} .stage-box .status.error")).to_contain_text("This picture is damaged")
+    expect(page.locator(f"{TAB} .stage-box .status.error")).to_contain_text("This picture is damaged", timeout=30_000)
     assert "This picture is damaged" in press(page, "Learn")
 
 
