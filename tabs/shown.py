@@ -12,6 +12,7 @@ from tabs.wiring import Services, Updates, send, wire
 
 STYLE_TAB = "style"
 DRAG_TAB = "drag"
+ENLARGE_TAB = "enlarge"
 
 
 def on_reuse_seed(*, shown: Any) -> Updates:
@@ -34,6 +35,11 @@ def on_drag(*, path: str, shown: Any, sent: Mapping[str, Any]) -> Updates:
     return {"sent": send(sent, DRAG_TAB, path, prompt=shown.prompt)}
 
 
+def on_enlarge(*, path: str, shown: Any, sent: Mapping[str, Any]) -> Updates:
+    """Send the shown picture, with its words, to the tab where it is enlarged."""
+    return {"sent": send(sent, ENLARGE_TAB, path, prompt=shown.prompt)}
+
+
 def connect_shown(services: Services, inputs: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Wire the buttons below a result; `inputs` has a box for the seed."""
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
@@ -43,4 +49,5 @@ def connect_shown(services: Services, inputs: Mapping[str, Any], result: Mapping
     copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
     path = {"path": result["path"]}
     wire(result["use"].click, on_use_as_style, path | sent, sent, **services.sending)
+    wire(result["enlarge"].click, on_enlarge, path | shown | sent, sent, **services.sending)
     wire(result["drag"].click, on_drag, path | shown | sent, sent, **services.sending)
