@@ -13,7 +13,7 @@ SYSTEM_READY := $(VENV)/.system-ready
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-quick test-browser check format train-autoencoder train-parser train-denoiser train-mean train-style-reader \
-	train-sr-lite train-restorer train-identity-reader export bench clean
+	train-sr-lite train-restorer train-identity-reader train-subjects export bench clean
 
 help:
 	@echo "make run                start Limelight on 127.0.0.1:7860 (ARGS=\"--port 7861\" passes options on)"
@@ -22,7 +22,7 @@ help:
 	@echo "make test-browser       the browser tests only"
 	@echo "make check              ruff and mypy only"
 	@echo "make train-autoencoder  also train-parser, train-denoiser, train-mean, train-style-reader, train-sr-lite,"
-	@echo "                        train-restorer, train-identity-reader, export"
+	@echo "                        train-restorer, train-identity-reader, train-subjects, export"
 	@echo "                        (ARGS=\"--minutes 60 --resume\" passes options on)"
 	@echo "make bench              measure every scenario and rewrite the table in README.md"
 
@@ -70,6 +70,9 @@ train-restorer: $(SYSTEM_READY)
 
 train-identity-reader: $(SYSTEM_READY)
 	$(PY) -m training.train_identity_reader $(ARGS)
+
+train-subjects: $(SYSTEM_READY)
+	$(PY) -m training.train_subjects $(ARGS)
 
 export: $(SYSTEM_READY)
 	$(PY) -m training.export $(ARGS)

@@ -32,6 +32,7 @@ from pipelines.subject_types import (
     SubjectRequest,
     SubjectResult,
 )
+from pipelines.subject_words import to_plain_prompt
 from pipelines.technique_catalogue import (
     DRAG_TECHNIQUES,
     STYLE_TECHNIQUES,
@@ -55,17 +56,18 @@ from pipelines.types import (
     SuperResolutionResult,
     TextToImageRequest,
 )
-from pipelines.uploads import Upload, read_mask, read_photo, read_picture, write_mask
+from pipelines.uploads import Upload, read_mask, read_photo, read_picture, read_pictures, write_mask
 
 if TYPE_CHECKING:
     from pipelines.cache import ModelStore
     from pipelines.drag_editing import ask_for_picture, drag_stream, fit_picture, fit_request
     from pipelines.layout import propose_layout
     from pipelines.model import badge, unknown_words
-    from pipelines.personalization import subject_stream
+    from pipelines.personalization import check_adapter, subject_stream
     from pipelines.runtime import kept_folder
     from pipelines.style_prompting import style_stream
     from pipelines.subject_learning import learn_stream, propose_captions
+    from pipelines.subject_sheet import dim_surroundings
     from pipelines.super_resolution import super_resolution_stream
     from pipelines.text_to_image import text_to_image_stream
 
@@ -73,6 +75,8 @@ _LATE = {
     "ModelStore": "pipelines.cache",
     "ask_for_picture": "pipelines.drag_editing",
     "badge": "pipelines.model",
+    "check_adapter": "pipelines.personalization",
+    "dim_surroundings": "pipelines.subject_sheet",
     "drag_stream": "pipelines.drag_editing",
     "fit_picture": "pipelines.drag_editing",
     "fit_request": "pipelines.drag_editing",
@@ -127,8 +131,10 @@ __all__ = [
     "ask_for_picture",
     "badge",
     "catalogue",
+    "check_adapter",
     "check_pairs",
     "collect_no_garbage",
+    "dim_surroundings",
     "drag_stream",
     "fit_picture",
     "fit_request",
@@ -144,6 +150,7 @@ __all__ = [
     "read_mask",
     "read_photo",
     "read_picture",
+    "read_pictures",
     "read_settings",
     "read_style_settings",
     "read_subject_settings",
@@ -154,6 +161,7 @@ __all__ = [
     "subject_stream",
     "super_resolution_stream",
     "text_to_image_stream",
+    "to_plain_prompt",
     "to_python",
     "unknown_words",
     "validate",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,20 @@ def read_picture(path: str | Path) -> Upload:
     elif picture.mode == "L":
         notes.append("The picture has no colours.")
     return Upload(picture.convert("RGB"), tuple(notes), upload.is_lossy)
+
+
+def read_pictures(paths: Sequence[str | Path]) -> tuple[Upload, ...]:
+    """Open several uploaded pictures.
+
+    Raises: UserError as `read_picture`, naming the file where there are several.
+    """
+    uploads = []
+    for path in paths:
+        try:
+            uploads.append(read_picture(path))
+        except UserError as error:
+            raise UserError(f"{Path(path).name}: {error}" if len(paths) > 1 else str(error)) from error
+    return tuple(uploads)
 
 
 def read_photo(path: str | Path) -> Upload:
