@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 from PIL import Image
 from safetensors.torch import save
 
@@ -325,3 +327,17 @@ def test_the_curve_has_a_line_from_the_second_step_on() -> None:
 def test_words_of_the_subject_are_no_unknown_words() -> None:
     assert subject_runs.replace_word("my robot at sea", "my robot", "pink robot") == "pink robot at sea"
     assert subject_runs.replace_word("a boat", "", "pink robot") == "a boat"
+
+
+def test_a_client_draws_from_one_picture_and_knows_nobody_else_s_subject(visitor: Callable[[], Client]) -> None:
+    client = visitor()
+    hidden = ("subject", "pictures")
+    values = {name: value for name, value in DRAW.items() if name not in hidden} | {"num_steps": 1}
+    picture = [{"image": handle_file(str(SUBJECT.paths[0])), "caption": None}]
+    drawn = client.predict(**values | {"way": "instant"}, pictures=picture, api_name="/personalization")
+    assert any("Done in" in str(output) for output in drawn)
+    with pytest.raises(AppError, match="There is no picture of the subject"):
+        client.predict(**values | {"way": "instant"}, pictures=[], api_name="/personalization")
+    with pytest.raises(AppError, match="made for another model|no part that fits"):
+        # The first prepared subject was learned on the shipped model, not on this test's tiny one.
+        client.predict(**values, pictures=[], api_name="/personalization")
