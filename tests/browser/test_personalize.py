@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PATIENCE_MS, Windows
+from tests.browser.conftest import Windows
 from tests.pictures import make_ramp
 
 # One process for the browser, so that it shares the machine with one other test at most.
@@ -19,7 +19,6 @@ TAB = ".subject-tab"
 SHELF = f"{TAB} .style-shelf button.thumbnail-item"
 PICTURES = f"{TAB} .subject-pictures .thumbnail-item img"
 KNOWN = f"{TAB} .inputs .block.ready-box"
-expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +91,7 @@ def test_learning_is_stopped_drawn_and_saved_and_the_shelf_outlives_a_reload(win
     page = open_tab(windows)
     begin(page, "Learn")
     expect(page.locator(KNOWN).first).to_contain_text("Learned by DCO in")
-    expect(page.locator(f"{TAB} .curve .mean")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator(f"{TAB} .curve .mean")).to_be_visible()
     page.locator(TAB).get_by_role("button", name="Stop learning", exact=True).click()
     expect(page.locator(f"{TAB} .status.stopped")).to_contain_text("what was learned so far can be drawn and saved")
     steps = re.search(r"in (\d+) steps", page.locator(KNOWN).first.inner_text())
