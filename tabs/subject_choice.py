@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
@@ -26,7 +27,7 @@ UPLOADS = (".png", ".jpg", ".jpeg", ".webp")
 MAX_UPLOADS = 20
 # Of so many subjects of one visit it is kept what was learned.
 MAX_KEPT = 12
-TITLES = {"dco": "DCO", "dreambooth": "DreamBooth"}
+TITLES = MappingProxyType({"dco": "DCO", "dreambooth": "DreamBooth"})
 # How a LoRA file from elsewhere was learned: nobody knows.
 UNKNOWN = ""
 FILE = "file"
