@@ -23,7 +23,6 @@ from tabs.controls import show_error, show_notes
 from tabs.wiring import Updates, wire
 
 LISTING = Path(__file__).resolve().parents[1] / "assets" / "examples" / "subject" / "subjects.json"
-UPLOADS = (".png", ".jpg", ".jpeg", ".webp")
 MAX_UPLOADS = 20
 # Of so many subjects of one visit it is kept what was learned.
 MAX_KEPT = 12
@@ -139,18 +138,11 @@ def open_pictures(paths: Any) -> tuple[tuple[Image.Image, ...], tuple[str, ...]]
     return tuple(upload.picture for upload in uploads), tuple(note for upload in uploads for note in upload.notes)
 
 
-def list_paths(paths: Any) -> list[str]:
-    """Bring what a client sent as pictures to a list of paths."""
-    if not isinstance(paths, list | tuple):
-        return [paths] if paths else []
-    return [str(path) for path in paths]
-
-
-def find_paths(payload: Any) -> list[str]:
-    """Return where the files of a gallery lie; their check is ours, which has a sentence for everything."""
-    rows = getattr(payload, "root", payload) or []
-    files = [getattr(row, "image", None) or getattr(row, "video", None) for row in rows]
-    return [str(file.path) for file in files if file and file.path]
+def list_paths(pictures: Any) -> list[str]:
+    """Bring what a gallery holds, pictures each with a caption or without, to a list of paths."""
+    if not isinstance(pictures, list | tuple):
+        return [str(pictures)] if pictures else []
+    return [str(item[0] if isinstance(item, list | tuple) else item) for item in pictures]
 
 
 def is_prepared(path: str) -> bool:
@@ -235,11 +227,10 @@ def build_choice() -> dict[str, Any]:
         columns=6,
         fit_columns=False,
         interactive=True,
-        file_types=list(UPLOADS),
+        # Any file may come: our own check has a sentence for everything that can be wrong with it.
         elem_classes="subject-pictures",
         **quiet,
     )
-    made["pictures"].preprocess = find_paths
     made["seen"] = gr.HTML(elem_classes="choice-notes", apply_default_css=False)
     return made
 

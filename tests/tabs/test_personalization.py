@@ -285,6 +285,8 @@ def test_uploads_take_the_place_of_a_prepared_subject(tmp_path: Path) -> None:
     assert taken["subject"] != SUBJECT.key and "Not learned yet" in taken["ready"]
     assert subject_choice.on_uploaded(pictures=prepared, learned={})["pictures"] == prepared, "given by hand: kept"
     assert subject_choice.on_refused(accepted=prepared) == {"pictures": prepared}
+    # A gallery gives pairs of a picture and its caption, whatever was put into it.
+    assert subject_choice.on_uploaded(pictures=[(str(mine), None)], learned={})["pictures"] == [str(mine)]
     with pytest.raises(UserError, match="50 pictures are too many"):
         subject_choice.on_uploaded(pictures=[str(mine)] * 50, learned={})
     left = subject_choice.on_deleted(pictures=prepared[:2], subject=SUBJECT.key)
