@@ -118,7 +118,7 @@ def on_propose(services: Services, *, pictures: Any, word: Any, phrase: Any, bac
 
     found = propose_captions(request, services.models)
     crops = list(zip(dim_surroundings(found), found.captions))
-    sentence = f"{len(found.captions)} pictures cropped and captioned; open the captions to change them."
+    sentence = f"Cropped and captioned: {len(found.captions)}. What is bright is learned; change the captions at will."
     yield {
         "captions": "\n".join(found.captions),
         "phrase": found.phrase,

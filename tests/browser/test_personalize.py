@@ -165,7 +165,7 @@ def test_uploads_are_looked_at_cropped_and_captioned(windows: Windows, tmp_path:
     expect(page.locator(KNOWN).first).to_contain_text("Not learned yet")
     page.locator(f"{TAB} .subject-pictures .delete-button").last.click()
     expect(page.locator(PICTURES)).to_have_count(1)
-    assert "1 pictures cropped and captioned" in press(page, "Propose captions")
+    assert "Cropped and captioned: 1." in press(page, "Propose captions")
     expect(page.get_by_label("Captions, one line per picture")).to_have_value(re.compile("^my robot, "))
     expect(page.get_by_label("Common name")).to_have_value("pink robot")
     expect(page.locator(f"{TAB} .captions .sketches img")).to_have_count(1)

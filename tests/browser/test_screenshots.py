@@ -45,7 +45,7 @@ ENLARGE_VIEWS = (
 
 SUBJECT_VIEWS = (
     ("subject-light-1280", "light", 1280, "Compare"),
-    ("subject-dark-1280", "dark", 1280, "Learn"),
+    ("subject-dark-1280", "dark", 1280, "my robot in the desert, crayon"),
     ("subject-light-390", "light", 390, "Run"),
 )
 
