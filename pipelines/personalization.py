@@ -134,7 +134,8 @@ def _adapter_arm(request: SubjectRequest, model: ModelBundle, adapter: Adapter, 
     if adapter.backend and adapter.backend != model.spec.name:
         raise UserError(f"This adapter was learned on {adapter.backend}; choose that backend, or learn it again here.")
     notes += left_out
-    prompt = _compile(request.prompt, adapter.word or request.word, adapter.phrase or request.phrase, notes)
+    phrase = adapter.phrase or request.phrase
+    prompt = _compile(request.prompt, adapter.word or request.word, phrase, notes)
     name = request.draw_by
     if name == "auto":
         name = "reward_guidance" if adapter.objective == "dco" else "subject_lora"
@@ -144,7 +145,7 @@ def _adapter_arm(request: SubjectRequest, model: ModelBundle, adapter: Adapter, 
     if name == "subject_lora":
         return _Arm(name, title, subject_text, prompt, (SubjectLora(lora, **options),), adapter.thumbnail)
     base_text = _encode(model, prompt.base, request.negative_prompt)
-    guided = RewardGuidance(lora, subject_text, **options)
+    guided = RewardGuidance(lora, subject_text, _find_words(model, prompt, phrase), **options)
     return _Arm(name, f"{title} + reward guidance", base_text, prompt, (guided,), adapter.thumbnail)
 
 
@@ -155,17 +156,22 @@ def _picture_arm(request: SubjectRequest, model: ModelBundle, picture: Image.Ima
     notes += subject.notes
     prompt = _compile(request.prompt, word, subject.phrase, notes)
     # The plain model reads the common name alone: a word that nobody learned would only disturb it.
-    at = prompt.base.lower().find(subject.phrase.lower())
-    words = find_tokens(prompt.base, (at, at + len(subject.phrase)), model.sides[0]) if at >= 0 else ()
+    words = _find_words(model, prompt, subject.phrase)
     mask = subject.masks
     if mask is None:
         cells = model.spec.image_px // model.spec.px_per_cell
         mask = torch.ones(1, 1, cells, cells)
-    source = make_subject_source(model, subject.pictures[0], mask)
+    source = make_subject_source(model, subject.pictures[0], mask, subject.outlines[0] if subject.outlines else None)
     options = request.techniques.get(MaskedSubject.name, {})
     technique = MaskedSubject((source,), words, **options)
     text = _encode(model, prompt.base, request.negative_prompt)
     return _Arm(MaskedSubject.name, MaskedSubject.title, text, prompt, (technique,), cut_out(subject))
+
+
+def _find_words(model: ModelBundle, prompt: SubjectPrompt, phrase: str) -> tuple[int, ...]:
+    """Find the positions of the subject's common name in what the plain model reads; none where it is not named."""
+    at = prompt.base.lower().find(phrase.lower()) if phrase and prompt.span != (0, 0) else -1
+    return find_tokens(prompt.base, (at, at + len(phrase)), model.sides[0]) if at >= 0 else ()
 
 
 def cut_out(subject: SubjectPictures) -> Image.Image:

@@ -12,7 +12,8 @@ from pipelines.attention import run_attention
 from pipelines.model import ModelBundle
 from pipelines.style_reference import make_source
 from pipelines.subject_source import SubjectSource, fit_mask, make_subject_source
-from pipelines.techniques.masked_subject import MaskedSubject, average_places
+from pipelines.techniques.masked_subject import MaskedSubject
+from pipelines.word_places import average_places
 from tests.pictures import make_ramp
 from tests.runs import describe_run, draw
 
