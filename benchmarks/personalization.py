@@ -95,7 +95,7 @@ class SubjectStudio:
         """Measure one subject by every way."""
         trial = make_trial(seed, num_prompts, held_out=held_out)
         rows = SubjectRows(*measure_clean(self.reader, trial))
-        wanted = {key: self._describe(trial, key) for key in list_ways()}
+        wanted = {key: self.describe(trial, key) for key in list_ways()}
         path = self.keep and self.keep / f"subject_{seed}.json.gz"
         if path:
             rows.load(path, wanted)
@@ -115,7 +115,7 @@ class SubjectStudio:
             self._save_sheet(trial, seed, drawn)
         return rows
 
-    def _describe(self, trial: Trial, key: Key) -> str:
+    def describe(self, trial: Trial, key: Key) -> str:
         """Say all that decides a way's pictures."""
         name, value = key
         asks = trial.asks[: _count_prompts(key, len(trial.asks))]

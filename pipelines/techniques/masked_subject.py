@@ -1,8 +1,9 @@
 """Masked subject: one picture of a thing is enough to draw it elsewhere, without learning.
 
-In self-attention each patch of the new picture also looks at the patches of the given one that show the thing, and at
-no other: what stands around it is not carried along. Where the thing is being drawn says the word's cross-attention of
-the step before.
+Once the model has settled where the thing will be, the given one is cut out and put there, into the clean estimate; the
+steps that remain redraw it in the prompt's manner, as far as `hold` lets them. In self-attention each patch of the new
+picture also looks at the patches of the given one that show the thing, and at no other: what stands around it is not
+carried along. Where the thing is being drawn says the word's cross-attention of the step before.
 """
 
 from __future__ import annotations
@@ -29,9 +30,8 @@ from pipelines.techniques.base import Hooks, Turn
 from pipelines.types import Progress, RunInfo, StepContext
 from pipelines.word_places import WordPlaces
 
-# Earlier than at this share of the steps nobody knows where the thing will be.
-HOLD_FROM = 0.25
-SOFT_FROM, SOFT = 0.7, 0.6
+# Earlier than at this share of the steps nobody knows where the thing will be; from the second on the model redraws it.
+HOLD_FROM, SOFT_FROM = 0.25, 0.7
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,17 @@ class MaskedSubject:
     """Draw the thing of one picture in a new one, at once.
 
     Units:   strength is the share of attention that goes to the given thing where it is being drawn; 0 is plain
-             attention, bit for bit. depth as in Visual Style Prompting. words are the positions of the thing's name in
-             the prompt; without any, every patch may look at the thing.
-    Points:  init (reads the picture), before_unet (knows the step), patch (self-attention; watches cross-attention).
+             attention, bit for bit. hold is the share of the given thing in the clean estimate of the late steps; 0
+             leaves it to attention alone. depth as in Visual Style Prompting. words are the positions of the thing's
+             name in the prompt; without any, every patch may look at the thing, and it is not put in.
+    Points:  init (reads the picture), before_unet (knows the step), edit_x0 (puts the thing in), patch (self-attention;
+             watches cross-attention).
     Source:  Song et al. 2024, MoMA, arXiv 2404.05674: masked keys and values of one picture, an attention shortcut, the
              word's map of the step before, thresholded at 0.2.
     Differs: no trained adapter and no language model: one softmax over own and given patches instead of a second
-             attention that is added; the picture is noised to the level of each step instead of read at level 0.
+             attention that is added; the picture is noised to the level of each step instead of read at level 0. The
+             thing is put into the picture at a middle noise level besides, because patches of attention are too coarse
+             for marks that nobody learned.
     """
 
     name: ClassVar[str] = "masked_subject"
@@ -59,11 +63,11 @@ class MaskedSubject:
     references: tuple[SubjectSource, ...] = ()
     words: tuple[int, ...] = ()
     strength: float = ranged(0.7, 0.0, 1.0, 0.05, label="Strength", help="How much is taken from the thing given.")
+    hold: float = ranged(
+        0.6, 0.0, 1.0, 0.05, label="Hold", help="How much the thing stays as given; 0 never puts it in."
+    )
     depth: int = ranged(4, 1, 4, 1, label="Depth", help="1 changes the finest decoder layers, 4 all layers.")
     from_frac: float = ranged(0.05, 0.0, 1.0, 0.05, label="From", help="Share of the steps before the thing is heard.")
-    hold_frac: float = ranged(
-        0.5, 0.0, 1.0, 0.05, label="Hold", help="Share of the steps until which the thing is put in; 0 never does."
-    )
     until_frac: float = ranged(0.9, 0.0, 1.0, 0.05, label="Until", help="Share of the steps until which it is heard.")
 
     @classmethod
@@ -139,7 +143,7 @@ class _SubjectHooks(Hooks):
         """Put the thing into the clean estimate, at the steps that hold it there."""
         technique = self.technique
         first = technique.references[0] if self.read and technique.strength else None
-        if first is None or first.outline is None or not HOLD_FROM <= ctx.fraction < technique.hold_frac:
+        if first is None or first.outline is None or not technique.hold or ctx.fraction < HOLD_FROM:
             return x0
         if self.held is None:
             place = self.places.average()
@@ -148,7 +152,7 @@ class _SubjectHooks(Hooks):
             self.held = paste(ctx.model, x0, first, place)
         pasted, inside, new = self.held
         # First all that changed, so that nothing is left of the thing that the model had begun; then the thing alone.
-        return torch.lerp(x0, pasted, new if ctx.fraction < SOFT_FROM else inside * SOFT)
+        return torch.lerp(x0, pasted, new if ctx.fraction < SOFT_FROM else inside * technique.hold)
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, layer: str, kernel: str) -> torch.Tensor:
         """Mix the values of the prompt's half with the thing's; shapes (b2, heads, n, d)."""

@@ -25,9 +25,9 @@ from pipelines.types import RunInfo, StepContext
 from pipelines.word_places import Watcher, WordPlaces
 
 # Between these shares of its maximum, a name's attention goes from "not there" to "there"; parts of a thing that stick
-# out draw little, so that the place also reaches a few cells further.
+# out draw little, so that the place also reaches further, by a share of the picture's longer side.
 THERE = (0.2, 0.4)
-MARGIN_CELLS = 2
+MARGIN_SHARE = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class RewardGuidance:
     likeness: float = ranged(
         0.45, 0.0, 2.0, 0.05, label="Identity", help="0 is the prompt alone, 2 the subject above all."
     )
+    from_frac: float = ranged(0.1, 0.0, 1.0, 0.05, label="From", help="Share of the steps before the subject is heard.")
 
     @classmethod
     def neutral(cls) -> RewardGuidance:
@@ -89,7 +90,8 @@ class _RewardHooks(Hooks):
     def predict(self, latents: torch.Tensor, ctx: StepContext, call: UNetCall) -> Halves:
         """Return the halves whose guidance is the reward guidance."""
         technique, places = self.technique, self.places
-        if not technique.likeness or technique.lora is None:
+        if not technique.likeness or technique.lora is None or ctx.fraction < technique.from_frac:
+            places.take()
             return call(latents, ctx.text)
         text = technique.text or ctx.text
         if _is_plain(self.model):
@@ -126,13 +128,14 @@ class _RewardHooks(Hooks):
 
 
 def widen(place: torch.Tensor) -> torch.Tensor:
-    """Make a weight of a name's attention: 1 where its thing is and a few cells around it, 0 elsewhere.
+    """Make a weight of a name's attention: 1 where its thing is and a little around it, 0 elsewhere.
 
     Shapes: place (b, 1, h, w), 0..1; returns the same.
     """
     low, high = THERE
     inside = ((place - low) / (high - low)).clamp(0, 1)
-    return F.max_pool2d(inside, 2 * MARGIN_CELLS + 1, 1, MARGIN_CELLS)
+    margin = round(MARGIN_SHARE * max(place.shape[2:]))
+    return F.max_pool2d(inside, 2 * margin + 1, 1, margin)
 
 
 def _is_plain(model: ModelBundle) -> bool:

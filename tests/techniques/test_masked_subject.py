@@ -92,3 +92,34 @@ def test_a_picture_is_read_once_for_all_seeds(tiny_sd: ModelBundle) -> None:
     known = len(tiny_sd.style_memory)
     draw(tiny_sd, "a red boat", MaskedSubject((make_subject(tiny_sd),)), seed=9)
     assert len(tiny_sd.style_memory) == known and any(source.key in name for name in tiny_sd.style_memory)
+
+
+def test_the_thing_is_put_in_where_it_is_cut_out_and_named(tiny_sd: ModelBundle) -> None:
+    outline = torch.zeros(1, 1, 64, 64)
+    outline[..., :32, :32] = 1.0
+    bare = make_subject(tiny_sd)
+    cut = make_subject_source(tiny_sd, make_ramp(64), bare.mask, outline)
+    options = {"words": (3,), "from_frac": 0.0}
+
+    def run(subject: SubjectSource, **changes: object) -> torch.Tensor:
+        technique = MaskedSubject((subject,), **(options | changes))  # type: ignore[arg-type]
+        return draw(tiny_sd, "a red boat", technique, num_images=2, num_steps=6).latents
+
+    without = run(bare)
+    assert torch.equal(run(cut, hold=0.0), without), "with hold 0 nothing is put in"
+    assert torch.equal(run(cut, words=()), run(bare, words=())), "nobody knows where an unnamed thing is"
+    weak, strong = ((run(cut, hold=hold) - without).abs().mean() for hold in (0.1, 1.0))
+    assert float(weak) > 0 and float(strong) > 0 and not torch.equal(weak, strong)
+
+
+def test_only_the_late_steps_may_redraw_the_thing(tiny_sd: ModelBundle) -> None:
+    run, ctx = describe_run(tiny_sd, "a red boat", size_cells=(8, 8))
+    subject = make_subject_source(tiny_sd, make_ramp(64), make_subject(tiny_sd).mask, torch.ones(1, 1, 64, 64))
+    x0 = torch.zeros(1, tiny_sd.spec.latent_channels, 8, 8)
+    inside, new = (torch.zeros(1, 1, 8, 8) for _ in range(2))
+    inside[..., :2], new[..., :4] = 1, 1
+    with MaskedSubject((subject,), words=(3,), hold=0.25).open(tiny_sd, run) as hooks:
+        hooks.read, hooks.held = [{}], (x0 + 1, inside, new)  # type: ignore[attr-defined]
+        early, middle, late = (hooks.edit_x0(x0, replace(ctx, fraction=at)) for at in (0.2, 0.5, 0.9))
+    assert torch.equal(early, x0)
+    assert torch.equal(middle, x0 + new) and torch.equal(late, x0 + 0.25 * inside)
