@@ -18,7 +18,7 @@ from benchmarks.subject_trials import measure_hypervolume
 # prompts are drawn for it, the first SWEPT_PROMPTS for the others.
 LIKENESSES = (0.45, 0.3, 0.6, 0.8)
 WEIGHTS = (1.0, 0.7, 1.3, 1.6)
-SWEPT_PROMPTS = 10
+SWEPT_PROMPTS = 8
 PLAIN, LORA, DCO, GUIDED, INSTANT = "plain", "dreambooth", "dco", "guided", "instant"
 # DreamBooth's side paths drawn with reward guidance: is it the objective or the guidance?
 LORA_GUIDED = "dreambooth_guided"

@@ -90,8 +90,8 @@ class _RewardHooks(Hooks):
     def predict(self, latents: torch.Tensor, ctx: StepContext, call: UNetCall) -> Halves:
         """Return the halves whose guidance is the reward guidance."""
         technique, places = self.technique, self.places
-        if not technique.likeness or technique.lora is None or ctx.fraction < technique.from_frac:
-            places.take()
+        places.is_watching = ctx.fraction >= technique.from_frac
+        if not technique.likeness or technique.lora is None or not places.is_watching:
             return call(latents, ctx.text)
         text = technique.text or ctx.text
         if _is_plain(self.model):

@@ -83,6 +83,17 @@ def test_the_subject_pulls_only_where_it_is_named(tiny_sd: ModelBundle) -> None:
     assert float(within[0, :, 2:].abs().max()) < 1e-5 < float(within[0, :, :2].abs().min())
 
 
+def test_it_begins_later_than_the_picture(tiny_sd: ModelBundle) -> None:
+    lora = make_loud_lora(tiny_sd)
+    plain = draw(tiny_sd, "a red boat", num_images=2, num_steps=3).latents
+    never, late, always = (
+        draw(tiny_sd, "a red boat", RewardGuidance(lora, None, (3,), from_frac=at), num_images=2, num_steps=3).latents
+        for at in (1.0, 0.5, 0.0)
+    )
+    assert torch.equal(never, plain)
+    assert not torch.equal(late, plain) and not torch.equal(late, always)
+
+
 def test_a_place_is_widened() -> None:
     place = torch.zeros(1, 1, 32, 32)
     place[..., 4, 4], place[..., 20, 20] = 1.0, 0.2
