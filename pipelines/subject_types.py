@@ -41,7 +41,7 @@ class LearnRequest:
         4.0, 0.1, 1000.0, 0.1, label="Beta", help="DCO: the higher, the sooner it is satisfied and stops."
     )
     prior_weight: float = ranged(
-        1.0, 0.0, 10.0, 0.1, label="Prior preservation", help="DreamBooth: how much the class must stay as it was."
+        0.2, 0.0, 10.0, 0.1, label="Prior preservation", help="DreamBooth: how much the class must stay as it was."
     )
     seed: int = ranged(0, 0, 2**32 - 1, 1, label="Seed", help="The same seed and settings learn the same.")
     backend: str = text(DEFAULT_BACKEND, 100, label="Backend", help="Which model learns.")

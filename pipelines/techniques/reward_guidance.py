@@ -26,8 +26,8 @@ from pipelines.word_places import Watcher, WordPlaces
 
 # Between these shares of its maximum, a name's attention goes from "not there" to "there"; parts of a thing that stick
 # out draw little, so that the place also reaches further, by a share of the picture's longer side.
-THERE = (0.2, 0.4)
-MARGIN_SHARE = 1 / 16
+THERE = (0.25, 0.5)
+MARGIN_SHARE = 1 / 32
 
 
 @dataclass(frozen=True)

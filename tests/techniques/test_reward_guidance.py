@@ -98,8 +98,8 @@ def test_a_place_is_widened() -> None:
     place = torch.zeros(1, 1, 32, 32)
     place[..., 4, 4], place[..., 20, 20] = 1.0, 0.2
     wide = widen(place)
-    assert wide[0, 0, 4].nonzero().flatten().tolist() == [2, 3, 4, 5, 6] and float(wide[0, 0, 20].max()) == 0
-    assert float(widen(torch.full((1, 1, 1, 1), 0.3))) == pytest.approx(0.5)
+    assert wide[0, 0, 4].nonzero().flatten().tolist() == [3, 4, 5] and float(wide[0, 0, 20].max()) == 0
+    assert float(widen(torch.full((1, 1, 1, 1), 0.375))) == pytest.approx(0.5)
 
 
 def test_watching_is_left_as_it_was_found(tiny_sd: ModelBundle) -> None:
