@@ -57,7 +57,7 @@ class RewardGuidance:
     text: TextCond | None = None
     words: tuple[int, ...] = ()
     likeness: float = ranged(
-        0.45, 0.0, 2.0, 0.05, label="Identity", help="0 is the prompt alone, 2 the subject above all."
+        0.65, 0.0, 2.0, 0.05, label="Identity", help="0 is the prompt alone, 2 the subject above all."
     )
     from_frac: float = ranged(0.1, 0.0, 1.0, 0.05, label="From", help="Share of the steps before the subject is heard.")
 
