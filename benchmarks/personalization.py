@@ -42,7 +42,8 @@ from pipelines.denoise import DenoiseSettings, denoise
 from pipelines.images import decode
 from pipelines.lora_files import read_lora
 from pipelines.model import ModelBundle
-from pipelines.personalization import find_noun, subject_stream
+from pipelines.personalization import subject_stream
+from pipelines.prompt_plan import find_tokens
 from pipelines.scene_parser import SceneParser, load_parser
 from pipelines.subject_learning import learn_stream, make_settings
 from pipelines.subject_pictures import prepare_pictures
@@ -150,7 +151,9 @@ class SubjectStudio:
 
     def _find_words(self, trial: Trial) -> tuple[int, ...]:
         """Find the subject's name: every prompt begins with it, so its words stand at the same place in all."""
-        return find_noun(self.model, self._prompts(trial, "base")[0], trial.subject.phrase)
+        prompt = self._prompts(trial, "base")[0]
+        at = prompt.find(trial.subject.phrase)
+        return find_tokens(prompt, (at, at + len(trial.subject.phrase)), self.model.sides[0])
 
     @torch.no_grad()
     def draw(self, trial: Trial, seed: int, key: Key) -> list[Image.Image]:

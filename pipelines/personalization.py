@@ -145,8 +145,7 @@ def _adapter_arm(request: SubjectRequest, model: ModelBundle, adapter: Adapter, 
     if name == "subject_lora":
         return _Arm(name, title, subject_text, prompt, (SubjectLora(lora, **options),), adapter.thumbnail)
     base_text = _encode(model, prompt.base, request.negative_prompt)
-    words = find_noun(model, prompt.base, phrase) if prompt.span != (0, 0) else ()
-    guided = RewardGuidance(lora, subject_text, words, **options)
+    guided = RewardGuidance(lora, subject_text, _find_words(model, prompt, phrase), **options)
     return _Arm(name, f"{title} + reward guidance", base_text, prompt, (guided,), adapter.thumbnail)
 
 
@@ -157,7 +156,7 @@ def _picture_arm(request: SubjectRequest, model: ModelBundle, picture: Image.Ima
     notes += subject.notes
     prompt = _compile(request.prompt, word, subject.phrase, notes)
     # The plain model reads the common name alone: a word that nobody learned would only disturb it.
-    words = find_noun(model, prompt.base, subject.phrase) if prompt.span != (0, 0) else ()
+    words = _find_words(model, prompt, subject.phrase)
     mask = subject.masks
     if mask is None:
         cells = model.spec.image_px // model.spec.px_per_cell
@@ -169,16 +168,10 @@ def _picture_arm(request: SubjectRequest, model: ModelBundle, picture: Image.Ima
     return _Arm(MaskedSubject.name, MaskedSubject.title, text, prompt, (technique,), cut_out(subject))
 
 
-def find_noun(model: ModelBundle, prompt: str, phrase: str) -> tuple[int, ...]:
-    """Find where a common name's last word stands in a prompt: "robot" of "pink robot"; () where it does not.
-
-    Its colour would also be looked for in other things of that colour.
-    """
-    at = prompt.lower().find(phrase.lower()) if phrase.split() else -1
-    if at < 0:
-        return ()
-    end = at + len(phrase.rstrip())
-    return find_tokens(prompt, (end - len(phrase.split()[-1]), end), model.sides[0])
+def _find_words(model: ModelBundle, prompt: SubjectPrompt, phrase: str) -> tuple[int, ...]:
+    """Find the positions of the subject's common name in what the plain model reads; none where it is not named."""
+    at = prompt.base.lower().find(phrase.lower()) if phrase and prompt.span != (0, 0) else -1
+    return find_tokens(prompt.base, (at, at + len(phrase)), model.sides[0]) if at >= 0 else ()
 
 
 def cut_out(subject: SubjectPictures) -> Image.Image:
