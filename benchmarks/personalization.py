@@ -42,8 +42,7 @@ from pipelines.denoise import DenoiseSettings, denoise
 from pipelines.images import decode
 from pipelines.lora_files import read_lora
 from pipelines.model import ModelBundle
-from pipelines.personalization import subject_stream
-from pipelines.prompt_plan import find_tokens
+from pipelines.personalization import Positions, find_names, subject_stream
 from pipelines.scene_parser import SceneParser, load_parser
 from pipelines.subject_learning import learn_stream, make_settings
 from pipelines.subject_pictures import prepare_pictures
@@ -136,7 +135,7 @@ class SubjectStudio:
         if name in (LORA, DCO):
             return "subject", [SubjectLora(lora, value)]
         text = encode_prompts(self.model, self._prompts(trial, "subject"))
-        return "base", [RewardGuidance(lora, text, self._find_words(trial), value)]
+        return "base", [RewardGuidance(lora, text, *self.find_names(trial), value)]
 
     def _prompts(self, trial: Trial, side: str) -> list[str]:
         asked = [compile_prompt(ask.say(trial.word), trial.word, trial.subject.phrase) for ask in trial.asks]
@@ -147,13 +146,13 @@ class SubjectStudio:
         ready = prepare_pictures(self.model, trial.references[:1], trial.word, trial.subject.phrase)
         assert ready.masks is not None
         source = make_subject_source(self.model, ready.pictures[0], ready.masks, ready.outlines[0])
-        return MaskedSubject((source,), self._find_words(trial))
+        return MaskedSubject((source,), *self.find_names(trial))
 
-    def _find_words(self, trial: Trial) -> tuple[int, ...]:
-        """Find the subject's name: every prompt begins with it, so its words stand at the same place in all."""
-        prompt = self._prompts(trial, "base")[0]
-        at = prompt.find(trial.subject.phrase)
-        return find_tokens(prompt, (at, at + len(trial.subject.phrase)), self.model.sides[0])
+    def find_names(self, trial: Trial) -> tuple[Positions, tuple[Positions, ...]]:
+        """Find the subject's name, which begins every prompt, and other things, which each prompt has of its own."""
+        prompts = self._prompts(trial, "base")
+        found = [find_names(self.model, prompt, trial.subject.phrase) for prompt in prompts]
+        return found[0][0], tuple(rivals[0] for _, rivals in found)
 
     @torch.no_grad()
     def draw(self, trial: Trial, seed: int, key: Key) -> list[Image.Image]:

@@ -21,7 +21,7 @@ from pipelines.images import decode
 from pipelines.lora_files import read_lora
 from pipelines.model import ModelBundle, TextCond
 from pipelines.params import validate
-from pipelines.prompt_plan import find_tokens
+from pipelines.prompt_plan import find_tokens, plan_prompt
 from pipelines.subject_measures import measure_subject
 from pipelines.subject_pictures import SubjectPictures, prepare_pictures
 from pipelines.subject_source import make_subject_source
@@ -145,7 +145,8 @@ def _adapter_arm(request: SubjectRequest, model: ModelBundle, adapter: Adapter, 
     if name == "subject_lora":
         return _Arm(name, title, subject_text, prompt, (SubjectLora(lora, **options),), adapter.thumbnail)
     base_text = _encode(model, prompt.base, request.negative_prompt)
-    guided = RewardGuidance(lora, subject_text, _find_words(model, prompt, phrase), **options)
+    words, rivals = find_names(model, prompt.base, phrase)
+    guided = RewardGuidance(lora, subject_text, words, rivals, **options)
     return _Arm(name, f"{title} + reward guidance", base_text, prompt, (guided,), adapter.thumbnail)
 
 
@@ -156,22 +157,36 @@ def _picture_arm(request: SubjectRequest, model: ModelBundle, picture: Image.Ima
     notes += subject.notes
     prompt = _compile(request.prompt, word, subject.phrase, notes)
     # The plain model reads the common name alone: a word that nobody learned would only disturb it.
-    words = _find_words(model, prompt, subject.phrase)
+    words, rivals = find_names(model, prompt.base, subject.phrase)
     mask = subject.masks
     if mask is None:
         cells = model.spec.image_px // model.spec.px_per_cell
         mask = torch.ones(1, 1, cells, cells)
     source = make_subject_source(model, subject.pictures[0], mask, subject.outlines[0] if subject.outlines else None)
     options = request.techniques.get(MaskedSubject.name, {})
-    technique = MaskedSubject((source,), words, **options)
+    technique = MaskedSubject((source,), words, rivals, **options)
     text = _encode(model, prompt.base, request.negative_prompt)
     return _Arm(MaskedSubject.name, MaskedSubject.title, text, prompt, (technique,), cut_out(subject))
 
 
-def _find_words(model: ModelBundle, prompt: SubjectPrompt, phrase: str) -> tuple[int, ...]:
-    """Find the positions of the subject's common name in what the plain model reads; none where it is not named."""
-    at = prompt.base.lower().find(phrase.lower()) if phrase and prompt.span != (0, 0) else -1
-    return find_tokens(prompt.base, (at, at + len(phrase)), model.sides[0]) if at >= 0 else ()
+Positions = tuple[int, ...]
+
+
+def find_names(model: ModelBundle, prompt: str, phrase: str) -> tuple[Positions, tuple[Positions, ...]]:
+    """Find where a prompt names a subject by its common name, and where it names other things.
+
+    Returns: (words, rivals) as the techniques take them; (), () where it does not name the subject.
+    """
+    at = prompt.lower().find(phrase.lower()) if phrase.split() else -1
+    if at < 0:
+        return (), ()
+    side, span = model.sides[0], (at, at + len(phrase))
+    others = [
+        thing.span for thing in plan_prompt(prompt).objects if thing.span[1] <= span[0] or thing.span[0] >= span[1]
+    ]
+    return find_tokens(prompt, span, side), (
+        tuple(token for other in others for token in find_tokens(prompt, other, side)),
+    )
 
 
 def cut_out(subject: SubjectPictures) -> Image.Image:

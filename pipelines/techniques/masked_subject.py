@@ -41,7 +41,8 @@ class MaskedSubject:
     Units:   strength is the share of attention that goes to the given thing where it is being drawn; 0 is plain
              attention, bit for bit. hold is the share of the given thing in the clean estimate of the late steps; 0
              leaves it to attention alone. depth as in Visual Style Prompting. words are the positions of the thing's
-             name in the prompt; without any, every patch may look at the thing, and it is not put in.
+             name in the prompt; without any, every patch may look at the thing, and it is not put in; rivals those of
+             other things, once or for each picture.
     Points:  init (reads the picture), before_unet (knows the step), edit_x0 (puts the thing in), patch (self-attention;
              watches cross-attention).
     Source:  Song et al. 2024, MoMA, arXiv 2404.05674: masked keys and values of one picture, an attention shortcut, the
@@ -62,6 +63,7 @@ class MaskedSubject:
 
     references: tuple[SubjectSource, ...] = ()
     words: tuple[int, ...] = ()
+    rivals: tuple[tuple[int, ...], ...] = ()
     strength: float = ranged(0.7, 0.0, 1.0, 0.05, label="Strength", help="How much is taken from the thing given.")
     hold: float = ranged(
         0.6, 0.0, 1.0, 0.05, label="Hold", help="How much the thing stays as given; 0 never puts it in."
@@ -96,7 +98,7 @@ class _SubjectHooks(Hooks):
         # None outside the technique's share of the steps, and while other techniques draft before the first.
         self.heard: list[Features] | None = None
         # Where the thing's name drew attention in the step before.
-        self.places = WordPlaces(technique.words, self.size_cells)
+        self.places = WordPlaces(technique.words, self.size_cells, technique.rivals)
         self.place: torch.Tensor | None = None
         # The estimate that the thing was put into, and where; found once.
         self.held: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None

@@ -36,7 +36,8 @@ class RewardGuidance:
 
     Units:   likeness is the pull towards the subject as a share of the guidance: 0 is the model without the adapter,
              bit for bit, 1 the adapted model guided from the plain one's empty prompt, more goes beyond. words are
-             the positions of the subject's name in the plain model's prompt; without any, it pulls everywhere.
+             the positions of the subject's name in the plain model's prompt; without any, it pulls everywhere; rivals
+             those of other things, once or for each picture.
     Points:  predict (a third row per picture, with the adapter), patch (watches cross-attention).
     Source:  Lee et al. 2024, Direct Consistency Optimization, arXiv 2402.12004, reward guidance.
     Differs: their w_rg is our likeness times the guidance scale, so that a slider means the same at any guidance; the
@@ -56,8 +57,9 @@ class RewardGuidance:
     lora: Lora | None = None
     text: TextCond | None = None
     words: tuple[int, ...] = ()
+    rivals: tuple[tuple[int, ...], ...] = ()
     likeness: float = ranged(
-        0.65, 0.0, 2.0, 0.05, label="Identity", help="0 is the prompt alone, 2 the subject above all."
+        0.6, 0.0, 2.0, 0.05, label="Identity", help="0 is the prompt alone, 2 the subject above all."
     )
     from_frac: float = ranged(0.1, 0.0, 1.0, 0.05, label="From", help="Share of the steps before the subject is heard.")
 
@@ -80,7 +82,7 @@ class _RewardHooks(Hooks):
 
     def __init__(self, technique: RewardGuidance, model: ModelBundle, run: RunInfo) -> None:
         self.technique, self.model = technique, model
-        self.places = WordPlaces(technique.words, (run.height_cells, run.width_cells))
+        self.places = WordPlaces(technique.words, (run.height_cells, run.width_cells), technique.rivals)
 
     def patch(self, model: ModelBundle) -> AbstractContextManager[object]:
         """Watch where the subject's name draws attention."""
