@@ -13,7 +13,6 @@ from pipelines.model import ModelBundle
 from pipelines.style_reference import make_source
 from pipelines.subject_source import SubjectSource, fit_mask, make_subject_source
 from pipelines.techniques.masked_subject import MaskedSubject
-from pipelines.word_places import average_places
 from tests.pictures import make_ramp
 from tests.runs import describe_run, draw
 
@@ -57,12 +56,6 @@ def test_masks_reach_every_grid() -> None:
 def test_a_mask_of_another_size_is_a_programming_error(tiny_sd: ModelBundle) -> None:
     with pytest.raises(ValueError, match="mask of"):
         make_subject_source(tiny_sd, make_ramp(64), torch.ones(1, 1, 4, 4))
-
-
-def test_places_are_stretched_and_cut() -> None:
-    maps = torch.tensor([[0.1, 0.15], [0.3, 0.5]])[None, None]
-    assert average_places([maps])[0, 0].flatten().tolist() == pytest.approx([0, 0, 0.5, 1])  # type: ignore[index]
-    assert average_places([]) is None
 
 
 def test_one_picture_at_a_time_is_the_same(tiny_sd: ModelBundle) -> None:

@@ -31,7 +31,7 @@ def test_the_prediction_is_the_formula(tiny_model: ModelBundle, reach: str) -> N
     text = encode_prompt(model, "my red boat on the sea", size_px=(64, 64))
     run, ctx = describe_run(model, "a red boat on the sea", size_cells=(8, 8), num_images=3)
     latents = torch.randn(3, model.spec.latent_channels, 8, 8, generator=torch.Generator().manual_seed(1))
-    technique = RewardGuidance(lora, text, likeness=0.6)
+    technique = RewardGuidance(lora, text, likeness=0.6, from_frac=0.0)
     with technique.open(model, run) as hooks:
         halves = hooks.predict(latents, ctx, lambda noisy, words: run_halves(model, noisy, ctx.timestep, words))
     ours = guide(*halves, 4.0)
@@ -70,7 +70,7 @@ def test_the_subject_pulls_only_where_it_is_named(tiny_sd: ModelBundle) -> None:
     place[0, :, :2], place[1, :, :, 6:] = 1.0, 1.0
 
     def predict(words: tuple[int, ...], seen: torch.Tensor | None) -> torch.Tensor:
-        with RewardGuidance(lora, None, words, likeness=0.6).open(model, run) as hooks:
+        with RewardGuidance(lora, None, words, likeness=0.6, from_frac=0.0).open(model, run) as hooks:
             if seen is not None:
                 hooks.places.take = lambda: seen  # type: ignore[attr-defined]
             with torch.no_grad():
