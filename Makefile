@@ -12,8 +12,8 @@ DEV_READY := $(VENV)/.dev-ready
 SYSTEM_READY := $(VENV)/.system-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick test-browser check format train-autoencoder train-parser train-denoiser train-mean train-style-reader train-identity-reader \
-	export bench clean
+.PHONY: help run test test-quick test-browser check format train-autoencoder train-parser train-denoiser train-mean train-style-reader \
+	train-sr-lite train-restorer train-identity-reader train-subjects export bench clean
 
 help:
 	@echo "make run                start Limelight on 127.0.0.1:7860 (ARGS=\"--port 7861\" passes options on)"
@@ -21,8 +21,8 @@ help:
 	@echo "make test-quick         all tests without the browser"
 	@echo "make test-browser       the browser tests only"
 	@echo "make check              ruff and mypy only"
-	@echo "make train-autoencoder  also train-parser, train-denoiser, train-mean, train-style-reader,"
-	@echo "                        train-identity-reader, export"
+	@echo "make train-autoencoder  also train-parser, train-denoiser, train-mean, train-style-reader, train-sr-lite,"
+	@echo "                        train-restorer, train-identity-reader, train-subjects, export"
 	@echo "                        (ARGS=\"--minutes 60 --resume\" passes options on)"
 	@echo "make bench              measure every scenario and rewrite the table in README.md"
 
@@ -62,8 +62,17 @@ train-mean: $(SYSTEM_READY)
 train-style-reader: $(SYSTEM_READY)
 	$(PY) -m training.train_style_reader $(ARGS)
 
+train-sr-lite: $(SYSTEM_READY)
+	$(PY) -m training.train_sr_lite $(ARGS)
+
+train-restorer: $(SYSTEM_READY)
+	$(PY) -m training.train_restorer $(ARGS)
+
 train-identity-reader: $(SYSTEM_READY)
 	$(PY) -m training.train_identity_reader $(ARGS)
+
+train-subjects: $(SYSTEM_READY)
+	$(PY) -m training.train_subjects $(ARGS)
 
 export: $(SYSTEM_READY)
 	$(PY) -m training.export $(ARGS)
@@ -74,6 +83,7 @@ bench: $(SYSTEM_READY)
 	$(PY) -m benchmarks run t2i_techniques --json benchmarks/results/t2i_techniques.json
 	$(PY) -m benchmarks run style --json benchmarks/results/style.json
 	$(PY) -m benchmarks run drag --json benchmarks/results/drag.json
+	$(PY) -m benchmarks run super_resolution --json benchmarks/results/super_resolution.json
 	$(PY) -m benchmarks run t2i_speed --json benchmarks/results/t2i_speed.json
 	$(PY) -m benchmarks run startup --json benchmarks/results/startup.json
 	$(PY) -m benchmarks table

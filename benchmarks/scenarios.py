@@ -120,6 +120,28 @@ SCENARIOS = (
         ),
     ),
     Scenario(
+        "super_resolution",
+        "How near do enlarged photographs come to the originals, and do they agree with what was enlarged?",
+        "benchmarks.super_resolution",
+        12,
+        "photographs",
+        (
+            FigureSpec("x4_gain_over_backprojection_db", "Faithful, x4: PSNR above back-projection alone", 0.3),
+            FigureSpec("x4_gain_over_bicubic_db", "Faithful, x4: PSNR above bicubic", 1.0),
+            FigureSpec("worst_photo_gain_db", "Faithful, worst photograph, scale and damage: above bicubic", 0.0),
+            FigureSpec("consistency_db", "Faithful, worst photograph: agreement with the upload", 48.0),
+            FigureSpec("detail_consistency_db", "Detail, x4: agreement with the upload", 40.0),
+            FigureSpec("detail_psnr_loss_db", "Detail, x4: PSNR below Faithful", 1.0, True),
+            FigureSpec(
+                "detail_seam_ratio", "Detail: difference across tile borders / between all neighbours", 1.0, True
+            ),
+            FigureSpec("known_damage_gain_db", "Known damage (the harder of two kinds): PSNR above Faithful", 1.0),
+            FigureSpec("faithful_4096_s", "Faithful, 1024 to 4096 px", 30.0, True),
+            FigureSpec("detail_2048_s", "Detail, 512 to 2048 px", 60.0, True),
+            FigureSpec("peak_mb", "peak memory of the larger of the two", 3000.0, True),
+        ),
+    ),
+    Scenario(
         "autoencoder",
         "What the autoencoder keeps of a picture",
         "benchmarks.autoencoder",

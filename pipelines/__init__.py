@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.adapter_store import AdapterStore, make_owner
 from pipelines.adapters import Adapter, read_adapter
 from pipelines.drag_points import DragPair, check_pairs
+from pipelines.enlarged_size import plan_size
 from pipelines.errors import BackendUnavailable, CompositionError, UserError
 from pipelines.params import Choice, Flag, Range, Text, ranges, specs, validate
 from pipelines.png_settings import (
@@ -18,6 +19,7 @@ from pipelines.png_settings import (
     read_settings,
     read_style_settings,
     read_subject_settings,
+    read_super_resolution_settings,
     settings_to_pnginfo,
     to_python,
 )
@@ -30,6 +32,7 @@ from pipelines.subject_types import (
     SubjectRequest,
     SubjectResult,
 )
+from pipelines.subject_words import to_plain_prompt
 from pipelines.technique_catalogue import (
     DRAG_TECHNIQUES,
     STYLE_TECHNIQUES,
@@ -48,25 +51,32 @@ from pipelines.types import (
     StyleArm,
     StyleRequest,
     StyleResult,
+    SuperResolutionProgress,
+    SuperResolutionRequest,
+    SuperResolutionResult,
     TextToImageRequest,
 )
-from pipelines.uploads import Upload, read_mask, read_picture, write_mask
+from pipelines.uploads import Upload, read_mask, read_photo, read_picture, read_pictures, write_mask
 
 if TYPE_CHECKING:
     from pipelines.cache import ModelStore
     from pipelines.drag_editing import ask_for_picture, drag_stream, fit_picture, fit_request
     from pipelines.layout import propose_layout
     from pipelines.model import badge, unknown_words
-    from pipelines.personalization import subject_stream
+    from pipelines.personalization import check_adapter, subject_stream
     from pipelines.runtime import kept_folder
     from pipelines.style_prompting import style_stream
     from pipelines.subject_learning import learn_stream, propose_captions
+    from pipelines.subject_sheet import dim_surroundings
+    from pipelines.super_resolution import super_resolution_stream
     from pipelines.text_to_image import text_to_image_stream
 
 _LATE = {
     "ModelStore": "pipelines.cache",
     "ask_for_picture": "pipelines.drag_editing",
     "badge": "pipelines.model",
+    "check_adapter": "pipelines.personalization",
+    "dim_surroundings": "pipelines.subject_sheet",
     "drag_stream": "pipelines.drag_editing",
     "fit_picture": "pipelines.drag_editing",
     "fit_request": "pipelines.drag_editing",
@@ -77,6 +87,7 @@ _LATE = {
     "subject_stream": "pipelines.personalization",
     "unknown_words": "pipelines.model",
     "style_stream": "pipelines.style_prompting",
+    "super_resolution_stream": "pipelines.super_resolution",
     "text_to_image_stream": "pipelines.text_to_image",
 }
 
@@ -109,6 +120,9 @@ __all__ = [
     "SubjectArm",
     "SubjectRequest",
     "SubjectResult",
+    "SuperResolutionProgress",
+    "SuperResolutionRequest",
+    "SuperResolutionResult",
     "TechniqueEntry",
     "Text",
     "TextToImageRequest",
@@ -117,29 +131,37 @@ __all__ = [
     "ask_for_picture",
     "badge",
     "catalogue",
+    "check_adapter",
     "check_pairs",
     "collect_no_garbage",
+    "dim_surroundings",
     "drag_stream",
     "fit_picture",
     "fit_request",
     "kept_folder",
     "learn_stream",
     "make_owner",
+    "plan_size",
     "propose_captions",
     "propose_layout",
     "ranges",
     "read_adapter",
     "read_drag_settings",
     "read_mask",
+    "read_photo",
     "read_picture",
+    "read_pictures",
     "read_settings",
     "read_style_settings",
     "read_subject_settings",
+    "read_super_resolution_settings",
     "settings_to_pnginfo",
     "specs",
     "style_stream",
     "subject_stream",
+    "super_resolution_stream",
     "text_to_image_stream",
+    "to_plain_prompt",
     "to_python",
     "unknown_words",
     "validate",

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from pipelines.backends import find_spec, load_backend
 from pipelines.model import ModelBundle
+from pipelines.networks import Networks
 from pipelines.runtime import RunOptions, RunPlan, make_plan, memory_budget_mb, release_memory
 
 Load = Callable[[str, RunPlan], ModelBundle]
@@ -31,6 +32,7 @@ class ModelStore:
         self._bundles: OrderedDict[str, ModelBundle] = OrderedDict()
         self._building: dict[str, threading.Lock] = {}
         self._table_lock = threading.Lock()
+        self._networks = Networks()
 
     def get(self, name: str) -> ModelBundle:
         """Return the bundle of a backend, building it at the first call.
@@ -48,6 +50,10 @@ class ModelStore:
             bundle = self._load(name, plan)
             self._keep(name, bundle)
             return bundle
+
+    def networks(self) -> Networks:
+        """Return the networks for photographs, which load at their first use and stay."""
+        return self._networks
 
     def loaded(self) -> tuple[str, ...]:
         """Name the models in memory, least recently used first."""

@@ -44,10 +44,14 @@ def decode(model: ModelBundle, latents: torch.Tensor) -> list[Image.Image]:
     Shapes:  latents (b, c, h, w) float32.
     Returns: b pictures of h and w times spec.px_per_cell pixels.
     """
-    model.residence.place("vae")
     rows = latents.split(model.plan.images_per_call or len(latents))
-    scaled = (row.to(model.plan.vae_dtype) / model.spec.latent_scale for row in rows)
-    return [image for row in scaled for image in to_images(model.vae.decode(row, return_dict=False)[0])]
+    return [image for row in rows for image in to_images(decode_pixels(model, row))]
+
+
+def decode_pixels(model: ModelBundle, latents: torch.Tensor) -> torch.Tensor:
+    """Turn latents (b, c, h, w) into pixels (b, 3, H, W), about -1..1, in the autoencoder's number format."""
+    model.residence.place("vae")
+    return model.vae.decode(latents.to(model.plan.vae_dtype) / model.spec.latent_scale, return_dict=False)[0]
 
 
 def encode(model: ModelBundle, pixels: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from pipelines.arms import count_on
 from pipelines.denoise import DenoiseSettings, Sketches, denoise, refuse_misfits
 from pipelines.errors import UserError
 from pipelines.images import decode
+from pipelines.lora import Lora
 from pipelines.lora_files import read_lora
 from pipelines.model import ModelBundle, TextCond
 from pipelines.params import validate
@@ -26,7 +27,7 @@ from pipelines.subject_measures import measure_subject
 from pipelines.subject_pictures import SubjectPictures, prepare_pictures
 from pipelines.subject_source import make_subject_source
 from pipelines.subject_types import SubjectArm, SubjectRequest, SubjectResult
-from pipelines.subject_words import SubjectPrompt, check_word, compile_prompt
+from pipelines.subject_words import SubjectPrompt, check_word, compile_prompt, own_words
 from pipelines.techniques.base import Technique
 from pipelines.techniques.masked_subject import MaskedSubject
 from pipelines.techniques.reward_guidance import RewardGuidance
@@ -62,8 +63,10 @@ def subject_stream(request: SubjectRequest, models: ModelProvider) -> Generator[
     request = validate(request)
     if not request.prompt.strip():
         raise UserError('The prompt is empty; say where the subject is, for example "my robot on the beach".')
-    if not request.adapters and request.picture is None:
+    if not request.adapters and request.picture is None and request.draw_by != "plain":
         raise UserError("There is no subject yet; learn one, choose a saved one, or give one picture of it.")
+    if request.draw_by == "instant" and request.picture is None:
+        raise UserError("There is no picture of the subject; give one, Instant needs no more.")
     model = models.get(request.backend)
     start = time.perf_counter()
     notes: list[str] = []
@@ -98,16 +101,22 @@ def _pair(first: Sequence[Measure], measures: Sequence[Measure]) -> tuple[Measur
 
 def _list_arms(request: SubjectRequest, model: ModelBundle, notes: list[str]) -> list[_Arm]:
     """List what is drawn: the plain model when comparing, one arm per adapter, the picture's last."""
+    if request.draw_by == "plain":
+        word, phrase = own_words(request)
+        return [_plain_arm(request, model, _compile(request.prompt, word, phrase, []))]
     arms = [_adapter_arm(request, model, adapter, notes) for adapter in request.adapters]
     if request.picture is not None:
         arms.append(_picture_arm(request, model, request.picture, notes))
     if request.compare:
-        prompt = arms[0].prompt
-        text = _encode(model, prompt.base, request.negative_prompt)
-        arms.insert(0, _Arm("", PLAIN, text, prompt, (), None))
+        arms.insert(0, _plain_arm(request, model, arms[0].prompt))
     for arm in arms:
         refuse_misfits(model, request.sampler, arm.techniques)
     return arms
+
+
+def _plain_arm(request: SubjectRequest, model: ModelBundle, prompt: SubjectPrompt) -> _Arm:
+    """Prepare drawing with the model as it is, which reads the subject's common name."""
+    return _Arm("", PLAIN, _encode(model, prompt.base, request.negative_prompt), prompt, (), None)
 
 
 def _encode(model: ModelBundle, prompt: str, negative_prompt: str) -> TextCond:
@@ -125,19 +134,33 @@ def _compile(prompt: str, word: str, phrase: str, notes: list[str]) -> SubjectPr
     return compiled
 
 
+def check_adapter(adapter: Adapter, model: ModelBundle) -> list[str]:
+    """Refuse an adapter that a model cannot use.
+
+    Returns: sentences about what of the file is left out.
+    Raises:  UserError if the adapter is for another model.
+    """
+    return _read_fitting(adapter, model)[1]
+
+
+def _read_fitting(adapter: Adapter, model: ModelBundle) -> tuple[Lora, list[str]]:
+    """Read the side paths of an adapter; Raises: UserError if it is for another model."""
+    if adapter.backend and adapter.backend != model.spec.name:
+        raise UserError(f"This adapter was learned on {adapter.backend}; choose that backend, or learn it again here.")
+    return read_lora(adapter.data, model)
+
+
 def _adapter_arm(request: SubjectRequest, model: ModelBundle, adapter: Adapter, notes: list[str]) -> _Arm:
     """Prepare drawing with an adapter.
 
     Raises: UserError if the adapter is for another model.
     """
-    lora, left_out = read_lora(adapter.data, model)
-    if adapter.backend and adapter.backend != model.spec.name:
-        raise UserError(f"This adapter was learned on {adapter.backend}; choose that backend, or learn it again here.")
+    lora, left_out = _read_fitting(adapter, model)
     notes += left_out
     phrase = adapter.phrase or request.phrase
     prompt = _compile(request.prompt, adapter.word or request.word, phrase, notes)
     name = request.draw_by
-    if name == "auto":
+    if name in ("auto", "instant"):
         name = "reward_guidance" if adapter.objective == "dco" else "subject_lora"
     options = request.techniques.get(name, {})
     subject_text = _encode(model, prompt.subject, request.negative_prompt)

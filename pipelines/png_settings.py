@@ -22,7 +22,16 @@ from pipelines.errors import UserError
 from pipelines.params import validate
 from pipelines.subject_types import SubjectRequest, SubjectResult
 from pipelines.technique_catalogue import catalogue
-from pipelines.types import DragRequest, DragResult, ImageResult, StyleRequest, StyleResult, TextToImageRequest
+from pipelines.types import (
+    DragRequest,
+    DragResult,
+    ImageResult,
+    StyleRequest,
+    StyleResult,
+    SuperResolutionRequest,
+    SuperResolutionResult,
+    TextToImageRequest,
+)
 from pipelines.uploads import read_mask, write_mask
 
 KEY = "limelight"
@@ -44,21 +53,26 @@ _TABS: dict[type, str] = {
     StyleRequest: "Style prompting",
     DragRequest: "Drag editing",
     SubjectRequest: "Personalization",
+    SuperResolutionRequest: "Super-resolution",
 }
 # What stands in files of its own: pictures, and what was learned.
 _PICTURES = ("reference", "second", "picture", "mask")
 _FILES = (*_PICTURES, "adapters")
 _FORGED = "The settings inside this PNG were not written by Limelight; set them by hand."
 
-Request = TextToImageRequest | StyleRequest | DragRequest | SubjectRequest
-Result = ImageResult | StyleResult | DragResult | SubjectResult
-_Asked = TypeVar("_Asked", TextToImageRequest, StyleRequest, DragRequest, SubjectRequest)
+Request = TextToImageRequest | StyleRequest | DragRequest | SubjectRequest | SuperResolutionRequest
+Result = ImageResult | StyleResult | DragResult | SubjectResult | SuperResolutionResult
+_Asked = TypeVar("_Asked", TextToImageRequest, StyleRequest, DragRequest, SubjectRequest, SuperResolutionRequest)
 
 
 def _single_request(result: Result, index: int) -> Request:
     """Make the request that draws picture `index` of a result on its own."""
     if isinstance(result, DragResult):
         return dataclasses.replace(result.request, seed=result.seed_used)
+    if isinstance(result, SuperResolutionResult):
+        if len(result.images) == 1:
+            return dataclasses.replace(result.request, seed=result.seed_used)
+        return dataclasses.replace(result.request, seed=result.seed_used + index, num_images=1)
     return dataclasses.replace(result.request, seed=result.seed_used + index, num_images=1, compare=False)
 
 
@@ -92,13 +106,15 @@ def _to_parameters(request: Request, size_px: tuple[int, int]) -> str:
     """Write the settings in the line format that other tools read."""
     lines = [request.prompt]
     settings: dict[str, Any] = {"Steps": request.num_steps}
-    if not isinstance(request, DragRequest):
+    if isinstance(request, TextToImageRequest | StyleRequest):
         if request.negative_prompt:
             lines.append(f"Negative prompt: {request.negative_prompt}")
         settings["Sampler"] = _SAMPLER_TITLES[request.sampler]
         settings["CFG scale"] = f"{request.guidance_scale:g}"
     settings |= {"Seed": request.seed, "Size": f"{size_px[0]}x{size_px[1]}", "Model": request.backend}
-    if request.techniques:
+    if isinstance(request, SuperResolutionRequest):
+        settings |= {"Upscale by": f"{request.scale:g}", "Mode": request.mode}
+    elif request.techniques:
         # Other tools read up to the next comma, so the options stay in our own key.
         settings["Techniques"] = " + ".join(request.techniques)
     lines.append(", ".join(f"{key}: {value}" for key, value in settings.items()))
@@ -157,6 +173,18 @@ def read_subject_settings(path: str | Path) -> SubjectRequest:
     if KEY not in texts:
         raise UserError("This picture holds no settings of a subject; choose a PNG from the tab Personalization.")
     return _from_json(texts[KEY], SubjectRequest)
+
+
+def read_super_resolution_settings(path: str | Path) -> SuperResolutionRequest:
+    """Read the request of the super-resolution tab back from its PNG, without its picture.
+
+    Returns: a validated request.
+    Raises:  UserError as `read_settings`.
+    """
+    texts = _read_texts(Path(path))
+    if KEY not in texts:
+        raise UserError("This picture holds no such settings; choose a PNG from the tab Super-resolution.")
+    return _from_json(texts[KEY], SuperResolutionRequest)
 
 
 def _read_texts(path: Path) -> dict[str, str]:
@@ -272,6 +300,8 @@ def to_python(request: Request) -> str:
         return _to_own_python(request, "drag_stream")
     if isinstance(request, SubjectRequest):
         return _to_own_python(request, "subject_stream")
+    if isinstance(request, SuperResolutionRequest):
+        return _to_own_python(request, "super_resolution_stream")
     if set(request.techniques) - {"cfg_rescale"}:
         return _to_own_python(request, "text_to_image_stream")
     options = request.techniques.get("cfg_rescale")

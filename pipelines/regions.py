@@ -14,7 +14,7 @@ from pipelines.attention_maps import to_grid
 from pipelines.layout import Box, check_boxes, choose_cells, make_masks, propose_boxes
 from pipelines.model import ModelBundle, TextCond
 from pipelines.prompt_plan import join_phrases, plan_prompt
-from pipelines.text_side import encode_prompt
+from pipelines.text_side import describe_reading, encode_prompt
 from pipelines.types import RunInfo
 
 
@@ -34,6 +34,8 @@ class Regions:
 def read_regions(model: ModelBundle, run: RunInfo, boxes: Sequence[Box]) -> Regions:
     """Read the phrase of every box in the prompt's setting; without boxes, they are proposed from the prompt.
 
+    Words of a drawn box's phrase that the model never learned are told in the run's notes, once each.
+
     Returns: regions; none if the prompt names nothing to place.
     Raises:  UserError if a box cannot be drawn.
     """
@@ -44,4 +46,8 @@ def read_regions(model: ModelBundle, run: RunInfo, boxes: Sequence[Box]) -> Regi
     phrases = [join_phrases(box.phrase, plan.setting) for box in checked]
     with model.lock:
         texts = tuple(encode_prompt(model, phrase, size_px=size_px) for phrase in phrases)
+    # What is wrong with the prompt's own words is told anyway.
+    told = {sentence for box in boxes for sentence in describe_reading(box.phrase, model)[1]}
+    for sentence in sorted(told - set(describe_reading(run.text.prompt, model)[1])):
+        run.note(f"In a box: {sentence}")
     return Regions(checked, texts, (run.height_cells, run.width_cells))

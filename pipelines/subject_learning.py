@@ -22,6 +22,7 @@ from pipelines.lora import Lora, adapt
 from pipelines.model import ModelBundle, TextCond
 from pipelines.params import validate
 from pipelines.subject_pictures import SubjectPictures, prepare_pictures
+from pipelines.subject_sheet import dim_surroundings, make_sheet
 from pipelines.subject_types import LearnProgress, LearnRequest, LearnResult
 from pipelines.subject_words import check_word, compile_prompt
 from pipelines.text_side import encode_many, encode_prompt, read_prompts
@@ -55,16 +56,21 @@ class _Learning:
     losses: list[float] = field(default_factory=list)
     samples: list[tuple[int, Image.Image]] = field(default_factory=list)
     adapter: Adapter | None = None
+    is_shown: bool = False
 
     def report(self, progress: Progress) -> LearnProgress:
-        """Add what was learned so far to a report."""
+        """Add what was learned so far to a report; the first one shows the pictures themselves."""
         done = len(self.losses)
+        preview = progress.preview
+        if not self.is_shown:
+            self.is_shown = True
+            preview = make_sheet(dim_surroundings(self.subject), self.model.spec.image_px)
         left_s = (time.perf_counter() - self.start) / done * (self.request.num_steps - done) if done else 0.0
         return LearnProgress(
             done,
             self.request.num_steps,
             progress.note,
-            progress.preview,
+            preview,
             left_s,
             losses=tuple(self.losses),
             samples=tuple(self.samples),

@@ -14,7 +14,7 @@ from pipelines.technique_catalogue import check_subject
 from pipelines.types import SAMPLERS, Measure, Progress
 
 OBJECTIVES = ("dco", "dreambooth")
-WAYS_OF_DRAWING = ("auto", "reward_guidance", "subject_lora")
+WAYS_OF_DRAWING = ("auto", "reward_guidance", "subject_lora", "instant", "plain")
 DEFAULT_WORD = "my thing"
 
 
@@ -83,7 +83,8 @@ class SubjectRequest:
     """Say what to draw a subject in; it is known from adapters, or from one picture.
 
     Units: every adapter is an arm of its own, with the same seeds; word and phrase as in `LearnRequest`, used for the
-           picture, and for adapters that do not say their own.
+           picture, and for adapters that do not say their own. draw_by "instant" needs a picture, "plain" draws the
+           common name with the model as it is, whatever else is given.
     """
 
     prompt: str = text(None, 10_000, label="Prompt", help="Where it is and how it is drawn; call it by its word.")
@@ -92,7 +93,10 @@ class SubjectRequest:
     word: str = text(DEFAULT_WORD, 200, label="Word", help='What you call it in prompts, for example "my robot".')
     phrase: str = text("", 200, label="Common name", help='What anybody would call it, for example "pink robot".')
     draw_by: str = choice(
-        "auto", WAYS_OF_DRAWING, label="Draw by", help="auto: reward guidance for what DCO learned, else plain LoRA."
+        "auto",
+        WAYS_OF_DRAWING,
+        label="Draw by",
+        help="auto: reward guidance for what DCO learned, else plain LoRA; instant: one picture; plain: no subject.",
     )
     techniques: dict[str, dict[str, Any]] = checked(
         dict, check_subject, label="Options", help="{technique: {option: value}}; what is left out keeps its default."

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.subject_types import SubjectRequest
 
 MAX_WORD_CHARS = 40
 
@@ -48,6 +52,19 @@ def name_subject(word: str, phrase: str) -> str:
     while own and own[-1].lower() in {part.lower() for part in common}:
         own.pop()
     return " ".join([*own, *common])
+
+
+def own_words(request: SubjectRequest) -> tuple[str, str]:
+    """Return the word and the common name of a request's subject: those of its first adapter where it says them."""
+    first = request.adapters[0] if request.adapters else None
+    if first is None or not first.word:
+        return request.word, request.phrase
+    return first.word, first.phrase
+
+
+def to_plain_prompt(request: SubjectRequest) -> str:
+    """Write the prompt of a request for a model that never learned its subject."""
+    return compile_prompt(request.prompt, *own_words(request)).base
 
 
 def compile_prompt(prompt: str, word: str, phrase: str) -> SubjectPrompt:

@@ -26,6 +26,9 @@ SAMPLERS = ("dpmpp_2m", "ddim", "unipc", "ddim_short")
 EXTENSIONS = ("no", "left", "right", "both")
 WAYS_OF_READING = ("noise", "inversion")
 WAYS_OF_PULLING = ("auto", "move", "stretch")
+WAYS_OF_ENLARGING = ("faithful", "detail", "damage", "explore")
+KINDS_OF_UPLOAD = ("clean", "camera")
+SIGNS_OF_LOSS = ("none", "transparent", "black", "white")
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,72 @@ class DragResult:
     def images(self) -> tuple[Image.Image, ...]:
         """Return the pulled picture as the only one."""
         return (self.image,)
+
+
+@dataclass(frozen=True)
+class SuperResolutionRequest:
+    """Say what to enlarge, how much and how.
+
+    Units: the picture may be of any mode and shape; blur_px is a deviation in pixels of the picture as given,
+           noise_levels one in levels of 255; source, detail_frac, the fields of the damage and those of the words each
+           belong to a mode.
+    """
+
+    picture: Image.Image | None = None
+    scale: float = ranged(4.0, 1.0, 8.0, 0.1, label="Scale", help="How many times as wide and high; 2.5 is fine.")
+    mode: str = choice(
+        "faithful",
+        WAYS_OF_ENLARGING,
+        label="Mode",
+        help="Agree exactly, add likely detail, undo a known damage, or draw several answers after words.",
+    )
+    source: str = choice(
+        "clean",
+        KINDS_OF_UPLOAD,
+        label="The upload is",
+        help="Clean: a screenshot, a drawing, a reduced picture. Camera: with noise or the traces of a JPEG file.",
+    )
+    detail_frac: float = ranged(1.0, 0.0, 1.0, 0.05, label="Detail", help="How much of the invented detail is kept.")
+    blur_px: float = ranged(0.0, 0.0, 4.0, 0.1, unit="px", label="Blur", help="How far a point is spread.")
+    noise_levels: float = ranged(0.0, 0.0, 50.0, 1.0, label="Noise", help="How much a flat area varies, of 255.")
+    missing: str = choice("none", SIGNS_OF_LOSS, label="Lost pixels are", help="How lost pixels are marked, if any.")
+    num_steps: int = ranged(24, 4, 100, 1, label="Steps", help="Of the search for what the damage or the size hid.")
+    prompt: str = text("", 10_000, label="Prompt", help="What the picture may show, in plain words.")
+    num_images: int = ranged(4, 1, 8, 1, label="Pictures", help="How many different answers.")
+    guidance_scale: float = ranged(4.0, 0.0, 20.0, 0.1, label="Guidance", help="How hard the prompt pulls.")
+    seed: int = ranged(0, 0, 2**32 - 1, 1, label="Seed", help="The same seed and settings give the same picture.")
+    backend: str = text(DEFAULT_BACKEND, 100, label="Backend", help="Which model draws the answers.")
+
+
+@dataclass(frozen=True)
+class SuperResolutionResult:
+    """Hold an enlarged picture, and further answers where several were asked for.
+
+    Units: baseline is the picture enlarged by bicubic interpolation to the same size; `off` of a measure is that
+           baseline's; original is what was enlarged, which exploring makes square and small.
+    """
+
+    image: Image.Image
+    baseline: Image.Image
+    original: Image.Image
+    measures: tuple[Measure, ...]
+    seed_used: int
+    seconds: float
+    notes: tuple[str, ...]
+    request: SuperResolutionRequest
+    others: tuple[Image.Image, ...] = ()
+
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """Return every answer."""
+        return (self.image, *self.others)
+
+
+@dataclass(frozen=True)
+class SuperResolutionProgress(Progress):
+    """Report finished tiles or steps; `keep` makes a result of the picture so far: what a stop keeps."""
+
+    keep: Callable[[], SuperResolutionResult] | None = None
 
 
 @dataclass(frozen=True)

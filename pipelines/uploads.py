@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipelines.errors import UserError
@@ -21,6 +23,7 @@ MAX_MEGAPIXELS = 16
 MIN_SIDE_PX = 32
 MAX_RATIO = 8
 PAPER = (255, 255, 255)
+BYTE_LEVELS, WORD_LEVELS = 255, 65535
 MAX_MASK_CHARS = 400_000
 _MASK_START = "data:image/png;base64,"
 _MASK_SENTENCE = "The mask cannot be read; clear it and paint it again."
@@ -29,18 +32,72 @@ _ALLOWED = "choose a PNG, JPEG or WebP picture"
 
 @dataclass(frozen=True)
 class Upload:
-    """Hold an uploaded picture as RGB, and sentences about what had to be changed."""
+    """Hold an uploaded picture, and sentences about what had to be changed; is_lossy says that its file is a JPEG."""
 
     picture: Image.Image
     notes: tuple[str, ...]
+    is_lossy: bool = False
 
 
 def read_picture(path: str | Path) -> Upload:
-    """Open an uploaded picture.
+    """Open an uploaded picture that a model is to look at.
 
-    Returns: the first frame, upright, on white paper where it was transparent.
+    Returns: the first frame in RGB, upright, on white paper where it was transparent.
     Raises:  UserError with one sentence if the file is gone, too large, too small, too long, broken, or no picture.
     """
+    upload = _open(path, _check_sides)
+    picture, notes = upload.picture, list(upload.notes)
+    if has_alpha(picture):
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (*PAPER, 255)), picture.convert("RGBA"))
+        notes.append("The picture is transparent; it was laid on white paper.")
+    elif picture.mode == "L":
+        notes.append("The picture has no colours.")
+    return Upload(picture.convert("RGB"), tuple(notes), upload.is_lossy)
+
+
+def read_pictures(paths: Sequence[str | Path]) -> tuple[Upload, ...]:
+    """Open several uploaded pictures.
+
+    Raises: UserError as `read_picture`, naming the file where there are several.
+    """
+    uploads = []
+    for path in paths:
+        try:
+            uploads.append(read_picture(path))
+        except UserError as error:
+            raise UserError(f"{Path(path).name}: {error}" if len(paths) > 1 else str(error)) from error
+    return tuple(uploads)
+
+
+def read_photo(path: str | Path) -> Upload:
+    """Open an uploaded picture that is to stay what it is: of any shape, grey, or transparent.
+
+    Returns: the first frame, upright, as L, LA, RGB or RGBA of 8 bits.
+    Raises:  UserError with one sentence if the file is gone, too large, broken, or no picture.
+    """
+    return _open(path, _check_area)
+
+
+def has_alpha(picture: Image.Image) -> bool:
+    """Tell whether a picture may be transparent somewhere."""
+    return "A" in picture.getbands() or "transparency" in picture.info
+
+
+def to_plain(picture: Image.Image) -> Image.Image:
+    """Bring a picture of any mode to L, LA, RGB or RGBA of 8 bits.
+
+    Differs: Pillow cuts 16 bits off at 255, which makes such pictures white; here they are scaled.
+    """
+    if picture.mode.startswith("I") or picture.mode == "F":
+        levels = np.asarray(picture, dtype=np.float64) / (WORD_LEVELS / BYTE_LEVELS)
+        return Image.fromarray(np.clip(np.rint(levels), 0, BYTE_LEVELS).astype(np.uint8))
+    if has_alpha(picture):
+        return picture if picture.mode == "LA" else picture.convert("RGBA")
+    return picture.convert("L") if picture.mode in ("1", "L") else picture.convert("RGB")
+
+
+def _open(path: str | Path, check: Callable[[int, int], None]) -> Upload:
+    """Open a file whose sides, as its header states them, pass a check."""
     if not Path(path).is_file():
         raise UserError("This picture is no longer here, because it was uploaded long ago; choose it again.")
     size_mb = Path(path).stat().st_size / 2**20
@@ -48,22 +105,32 @@ def read_picture(path: str | Path) -> Upload:
         raise UserError(f"This file has {size_mb:.0f} MB; choose a picture of at most {MAX_MB} MB.")
     try:
         with Image.open(path, formats=FORMATS) as file:
-            _check_sides(*file.size)
+            check(*file.size)
             frames = getattr(file, "n_frames", 1)
+            is_lossy = file.format == "JPEG"
             picture = ImageOps.exif_transpose(file)
             picture.load()
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:
         raise UserError(f"This file cannot be read as a picture; {_ALLOWED}.") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"This picture has far too many pixels; choose one of at most {MAX_MEGAPIXELS} megapixels."
+        ) from error
     # What a file with a good header but damaged data raises.
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"This picture is damaged and cannot be read to its end; {_ALLOWED} that opens.") from error
     notes = [f"The picture is animated ({frames} frames); its first frame was used."] if frames > 1 else []
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (*PAPER, 255)), picture.convert("RGBA"))
-        notes.append("The picture is transparent; it was laid on white paper.")
-    elif picture.mode in ("1", "L", "I;16", "I", "F"):
-        notes.append("The picture has no colours.")
-    return Upload(picture.convert("RGB"), tuple(notes))
+    if picture.mode.startswith("I") or picture.mode == "F":
+        notes.append("The picture has 16 bits per pixel; it was brought to 8.")
+    elif picture.mode == "CMYK":
+        notes.append("The picture is made for print (CMYK); its colours were turned into those of a screen.")
+    return Upload(to_plain(picture), tuple(notes), is_lossy)
+
+
+def _check_area(width: int, height: int) -> None:
+    """Refuse a picture of more pixels than can be held."""
+    if width * height > MAX_MEGAPIXELS * 10**6:
+        raise UserError(f"This picture has {width} x {height} px; choose one of at most {MAX_MEGAPIXELS} megapixels.")
 
 
 def _check_sides(width: int, height: int) -> None:
@@ -71,8 +138,7 @@ def _check_sides(width: int, height: int) -> None:
     size = f"This picture has {width} x {height} px"
     if min(width, height) < MIN_SIDE_PX:
         raise UserError(f"{size}, which is too small; choose one of at least {MIN_SIDE_PX} x {MIN_SIDE_PX} px.")
-    if width * height > MAX_MEGAPIXELS * 10**6:
-        raise UserError(f"{size}; choose one of at most {MAX_MEGAPIXELS} megapixels.")
+    _check_area(width, height)
     if max(width, height) > MAX_RATIO * min(width, height):
         raise UserError(
             f"{size}, which is too long; choose one whose long side is at most {MAX_RATIO} times the short one."

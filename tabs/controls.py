@@ -180,6 +180,7 @@ def build_findings(sketches: str, *, drag: str = "Drag this") -> dict[str, Any]:
         made["copy"] = gr.Button("Copy as Python", interactive=False, size="sm", min_width=120)
         made["use"] = gr.Button("Use as style", interactive=False, size="sm", min_width=110)
         made["drag"] = gr.Button(drag, interactive=False, size="sm", min_width=90)
+        made["enlarge"] = gr.Button("Enlarge", interactive=False, size="sm", min_width=80)
     made["python"] = gr.Code(language="python", label="The same picture in plain diffusers", visible=False)
     made["shown"] = gr.State(None)
     made["path"] = gr.State("")
@@ -230,6 +231,7 @@ def show_result(result: ImageResult) -> dict[str, Any]:
         "copy": gr.Button(interactive=True),
         "use": gr.Button(interactive=True),
         "drag": gr.Button(interactive=True),
+        "enlarge": gr.Button(interactive=True),
         "shown": request,
         "path": path,
     }

@@ -14,7 +14,14 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from pipelines import DragResult, ImageResult, StyleResult, SubjectResult, settings_to_pnginfo
+from pipelines import (
+    DragResult,
+    ImageResult,
+    StyleResult,
+    SubjectResult,
+    SuperResolutionResult,
+    settings_to_pnginfo,
+)
 
 FOLDER_VARIABLE = "GRADIO_TEMP_DIR"
 SWEEP_S = (600, 3600)  # how often temporary pictures are looked at, and how old one may become
@@ -42,10 +49,14 @@ def own_folder() -> Iterator[Path]:
                 os.environ[FOLDER_VARIABLE] = before
 
 
-def save_png(result: ImageResult | StyleResult | DragResult | SubjectResult, index: int = 0) -> str:
+def save_png(
+    result: ImageResult | StyleResult | DragResult | SubjectResult | SuperResolutionResult,
+    index: int = 0,
+    **options: Any,
+) -> str:
     """Write one picture with its settings inside, where gradio serves it and deletes it after its time."""
     info = settings_to_pnginfo(result, index)
-    return save_picture(result.images[index], f"limelight-{result.seed_used + index}.png", pnginfo=info)
+    return save_picture(result.images[index], f"limelight-{result.seed_used + index}.png", pnginfo=info, **options)
 
 
 def save_picture(picture: Image.Image, name: str, **options: Any) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from pipelines import to_python
+from pipelines import SubjectRequest, to_plain_prompt, to_python
 from tabs.wiring import Services, Updates, send, wire
 
 STYLE_TAB = "style"
 DRAG_TAB = "drag"
+ENLARGE_TAB = "enlarge"
 
 
 def on_reuse_seed(*, shown: Any) -> Updates:
@@ -24,6 +25,11 @@ def on_copy(*, shown: Any) -> Updates:
     return {"python": gr.Code(to_python(shown), visible=True)}
 
 
+def name_plainly(shown: Any) -> str:
+    """Write what a picture shows for a tab that knows no visitor's subject: there "my robot" is a pink robot."""
+    return to_plain_prompt(shown) if isinstance(shown, SubjectRequest) else str(shown.prompt)
+
+
 def on_use_as_style(*, path: str, sent: Mapping[str, Any]) -> Updates:
     """Send the shown picture to the tab that takes a style from it."""
     return {"sent": send(sent, STYLE_TAB, path)}
@@ -31,7 +37,12 @@ def on_use_as_style(*, path: str, sent: Mapping[str, Any]) -> Updates:
 
 def on_drag(*, path: str, shown: Any, sent: Mapping[str, Any]) -> Updates:
     """Send the shown picture, with its words, to the tab where it is dragged."""
-    return {"sent": send(sent, DRAG_TAB, path, prompt=shown.prompt)}
+    return {"sent": send(sent, DRAG_TAB, path, prompt=name_plainly(shown))}
+
+
+def on_enlarge(*, path: str, shown: Any, sent: Mapping[str, Any]) -> Updates:
+    """Send the shown picture, with its words, to the tab where it is enlarged."""
+    return {"sent": send(sent, ENLARGE_TAB, path, prompt=name_plainly(shown))}
 
 
 def connect_shown(services: Services, inputs: Mapping[str, Any], result: Mapping[str, Any]) -> None:
@@ -43,4 +54,5 @@ def connect_shown(services: Services, inputs: Mapping[str, Any], result: Mapping
     copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
     path = {"path": result["path"]}
     wire(result["use"].click, on_use_as_style, path | sent, sent, **services.sending)
+    wire(result["enlarge"].click, on_enlarge, path | shown | sent, sent, **services.sending)
     wire(result["drag"].click, on_drag, path | shown | sent, sent, **services.sending)

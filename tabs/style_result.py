@@ -76,6 +76,7 @@ def show_result(result: StyleResult, upload_notes: Sequence[str] = ()) -> Update
         "copy": gr.Button(interactive=True),
         "use": gr.Button(interactive=True),
         "drag": gr.Button(interactive=True),
+        "enlarge": gr.Button(interactive=True),
         "shown": forget_uploads(request, result),
         "path": path,
     }

@@ -11,12 +11,15 @@ import gradio as gr
 
 from pipelines import LearnProgress, LearnResult, SubjectArm, SubjectRequest, SubjectResult
 from tabs.controls import build_findings, build_lines, show_facts, show_notes, show_progress, show_status
-from tabs.files import save_picture, save_png
+from tabs.files import save_png
+from tabs.subject_inputs import INSTANT, PLAIN
 from tabs.wiring import Updates
 
 MAX_ARMS = 4
 CURVE_PX = (400, 90)
+MEAN_OF = 10
 LEARNING = "learning"
+BUTTONS = ("reuse", "copy", "use", "drag", "enlarge")
 
 
 def build_result(invitation: str) -> dict[str, Any]:
@@ -46,23 +49,32 @@ def build_result(invitation: str) -> dict[str, Any]:
 
 
 def draw_curve(losses: Sequence[float], num_steps: int) -> str:
-    """Draw the loss over the steps as a line; nothing before the second step."""
-    if len(losses) < 2:
-        return ""
+    """Draw the loss of every step thin, and their running mean thick; an empty frame before the second step.
+
+    Losses of single steps jump, because every step looks at other noise; the mean shows where it goes.
+    """
+    means = [sum(losses[max(0, end - MEAN_OF) : end]) / min(end, MEAN_OF) for end in range(1, len(losses) + 1)]
+    lines, words = "", f"Loss over {num_steps} steps"
+    if len(losses) > 1:
+        low, high = min(losses), max(losses)
+        lines = draw_line(losses, num_steps, low, high, "each") + draw_line(means, num_steps, low, high, "mean")
+        words = f"Loss {means[0]:.3g} \u2192 {means[-1]:.3g}, mean of {MEAN_OF}; step {len(losses)} of {num_steps}"
     width, height = CURVE_PX
-    low, high = min(losses), max(losses)
-    span = (high - low) or 1.0
-    points = " ".join(
-        f"{width * step / max(1, num_steps - 1):.1f},{height - (height - 4) * (loss - low) / span - 2:.1f}"
-        for step, loss in enumerate(losses)
-    )
     return (
         f'<figure class="curve"><svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" '
-        f'aria-label="Loss while learning: '
-        f'{losses[0]:.3g} at first, {losses[-1]:.3g} now"><polyline points="{points}" fill="none" '
-        f'stroke="currentColor" stroke-width="1.5"/></svg><figcaption>Loss {losses[0]:.3g} → {losses[-1]:.3g}'
-        "</figcaption></figure>"
+        f'aria-label="{words}">{lines}</svg><figcaption>{words}</figcaption></figure>'
     )
+
+
+def draw_line(values: Sequence[float], num_steps: int, low: float, high: float, kind: str) -> str:
+    """Draw values over the steps between a lowest and a highest one."""
+    width, height = CURVE_PX
+    span = (high - low) or 1.0
+    points = " ".join(
+        f"{width * step / max(1, num_steps - 1):.1f},{height - (height - 4) * (value - low) / span - 2:.1f}"
+        for step, value in enumerate(values)
+    )
+    return f'<polyline class="{kind}" points="{points}"/>'
 
 
 def show_learning(progress: LearnProgress) -> Updates:
@@ -73,7 +85,8 @@ def show_learning(progress: LearnProgress) -> Updates:
         "trace": (progress.step, progress.num_steps, LEARNING),
     }
     if progress.preview is not None:
-        updates["picture"] = gr.Image(progress.preview, alt_text="A sample while it learns", visible=True)
+        words = "A sample while it learns" if progress.step else "The pictures that are learned, the subject bright"
+        updates["picture"] = gr.Image(progress.preview, alt_text=words, visible=True)
         updates["sheet"] = gr.Column(visible=False)
     if progress.samples:
         updates["sketches"] = show_samples(progress.samples)
@@ -124,7 +137,7 @@ def show_result(result: SubjectResult, upload_notes: Sequence[str] = ()) -> Upda
         "facts": show_facts(facts, () if is_compared else result.arms[-1].measures, is_compared=False),
         "notes": show_notes(dict.fromkeys((*upload_notes, *result.notes))),
         "download": gr.DownloadButton(value=path, interactive=True),
-        **{name: gr.Button(interactive=True) for name in ("reuse", "copy", "use", "drag")},
+        **{name: gr.Button(interactive=True) for name in BUTTONS},
         "shown": ask_for_arm(result, len(result.arms) - 1),
         "path": path,
         "trace": None,
@@ -132,28 +145,27 @@ def show_result(result: SubjectResult, upload_notes: Sequence[str] = ()) -> Upda
 
 
 def ask_for_arm(result: SubjectResult, index: int) -> SubjectRequest:
-    """Make the request that draws one row alone; the plain model, which comes first in a comparison, has no subject."""
-    request = replace(result.request, seed=result.seed_used, compare=False)
-    if not request.adapters:
-        return request
-    own = index - (len(result.arms) - len(request.adapters))
-    return replace(request, adapters=request.adapters[own : own + 1] if own >= 0 else ())
+    """Make the request that draws one row alone, with the words of its subject."""
+    request, arm = result.request, result.arms[index]
+    first = request.adapters[0] if request.adapters else None
+    request = replace(request, seed=result.seed_used, compare=False)
+    if first and first.word:
+        request = replace(request, word=first.word, phrase=first.phrase)
+    if not arm.name:
+        return replace(request, adapters=(), picture=None, draw_by=PLAIN)
+    own = index - int(not result.arms[0].name)
+    if own < len(request.adapters):
+        by = "auto" if request.draw_by == INSTANT else request.draw_by
+        return replace(request, adapters=request.adapters[own : own + 1], picture=None, draw_by=by)
+    return replace(request, adapters=(), draw_by=INSTANT)
 
 
 def save_arm(result: SubjectResult, index: int) -> list[tuple[str, str]]:
-    """Write the pictures of one row with the settings that draw it alone, and say in words what each is.
-
-    The plain model's pictures carry none: this tab cannot draw them without a subject.
-    """
+    """Write the pictures of one row with the settings that draw it alone, and say in words what each is."""
     arm, request = result.arms[index], ask_for_arm(result, index)
-    words = f"{request.prompt}; {arm.title}, seed "
-    seeds = range(result.seed_used, result.seed_used + len(arm.images))
-    if not arm.name:
-        return [
-            (save_picture(image, f"limelight-{seed}.png"), f"{words}{seed}") for seed, image in zip(seeds, arm.images)
-        ]
     own = replace(result, arms=(arm,), request=request)
-    return [(save_png(own, place), f"{words}{seed}") for place, seed in enumerate(seeds)]
+    words = f"{request.prompt}; {arm.title}, seed "
+    return [(save_png(own, place), f"{words}{result.seed_used + place}") for place in range(len(arm.images))]
 
 
 def show_arm(index: int, arm: SubjectArm | None, result: SubjectResult) -> Updates:

@@ -99,6 +99,10 @@ class ModelLoader:
         with collect_no_garbage():
             return self.store().get(backend)
 
+    def networks(self) -> Any:
+        """Give the networks for photographs (the provider that super-resolution asks)."""
+        return self.store().networks()
+
     def is_ready(self, backend: str) -> bool:
         """Tell whether the model is in memory, so that asking for it takes no time."""
         return self._store is not None and backend in self._store.loaded()

@@ -24,6 +24,8 @@ TECHNIQUE_PARTS = (
     *("lora", "subject_source", "subject_paste", "word_places"),
     # What a drag is given, how it is warped and supervised, and the half of a UNet that it runs.
     *("drag_task", "drag_warp", "drag_latents", "unet_decoder", "techniques.drag_base"),
+    # How a picture agrees with a smaller one.
+    "backprojection",
 )
 TOP_LEVEL = ("app", "tabs", "pipelines", "training", "benchmarks", "tests")
 MAY_IMPORT = {

@@ -25,6 +25,10 @@ TOLD = {
     "t2i_techniques": tuple(f"{trial.name}_" for trial in TRIALS),
     "style": (*(f"{name}_" for name in ARM_TITLES), "pareto_"),
     "drag": (*(f"{name}_" for name in DRAG_TITLES), "ruler_", "refused_rate", "unread_rate"),
+    "super_resolution": (
+        *("bicubic_", "lanczos_", "backprojection_", "faithful_", "esrgan_slim_", "known_"),
+        *("x4_gain_over_lanczos_db", "x4_gain_over_esrgan_slim_db", "detail_sharpness_error"),
+    ),
 }
 README = (ROOT / "README.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")

@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
+
+from pipelines import restorer, sr_lite
+from pipelines.restorer import Restorer, RestorerConfig
+from pipelines.sr_lite import SrLite, SrLiteConfig
 
 # One word per blank; a string reads better than fifty quoted words.
 _TEXT = """a an the and of in on at red blue green yellow white black pink purple orange boat moon house cat star fish
@@ -49,6 +54,27 @@ def save_tiny(folder: Path, layout: str, prediction: str) -> Path:
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
     listing["scheduler"] = ["diffusers", config["_class_name"]]
     (folder / "model_index.json").write_text(json.dumps({**_make_index(layout), **listing}))
+    return folder
+
+
+def save_tiny_networks(folder: Path) -> Path:
+    """Build and save the networks for photographs, with few channels and random weights, as the recipes do."""
+    small, tiny = SrLiteConfig(8, 1, 8), RestorerConfig(fine=8, middle=8, coarse=8, num_blocks=1, num_coarse_blocks=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        networks: dict[str, tuple[torch.nn.Module, dict[str, object]]] = {
+            "sr_lite": (SrLite(small), sr_lite.config_to_json(small)),
+            "restorer": (Restorer(tiny), restorer.config_to_json(tiny)),
+        }
+        # The last layers start at zero, and would hide what the others do.
+        for network, _ in networks.values():
+            last = "colour.weight" if isinstance(network, SrLite) else "out.weight"
+            torch.nn.init.normal_(network.get_parameter(last), std=0.02)
+    for name, (network, about) in networks.items():
+        (folder / name).mkdir(parents=True)
+        weights = {key: value.half() for key, value in network.state_dict().items()}
+        save_file(weights, folder / name / "model.safetensors")
+        (folder / name / "config.json").write_text(json.dumps(about))
     return folder
 
 

@@ -56,3 +56,12 @@ def slot_loss(logits: tuple[torch.Tensor, ...], slots: torch.Tensor) -> torch.Te
     is_stated = (slots >= 0).sum().clamp_min(1)
     parts = [F.cross_entropy(part, slots[:, i], ignore_index=-100, reduction="sum") for i, part in enumerate(logits)]
     return 2 * torch.stack(parts).sum() / is_stated
+
+
+def charbonnier(pred: torch.Tensor, truth: torch.Tensor, width: float = 0.01) -> torch.Tensor:
+    """Return the mean of sqrt(difference^2 + width^2) - width: absolute beyond the width, squared within.
+
+    Units:  width in the pictures' own, -1..1: 0.01 is about a level of 255.
+    Source: Charbonnier et al. 1994 (the penalty's form).
+    """
+    return ((pred - truth).square() + width**2).sqrt().mean() - width

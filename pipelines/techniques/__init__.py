@@ -22,6 +22,7 @@ from pipelines.techniques.mulan import MuLan
 from pipelines.techniques.multi_diffusion import MultiDiffusion
 from pipelines.techniques.noise_collage import NoiseCollage
 from pipelines.techniques.outpaint import Outpaint
+from pipelines.techniques.picture_agreement import PictureAgreement
 from pipelines.techniques.rece import Rece
 from pipelines.techniques.regional_attention import RegionalAttention
 from pipelines.techniques.reward_guidance import RewardGuidance
@@ -47,7 +48,7 @@ TECHNIQUES = (
 )
 # These need a picture, so they are offered by the tab that takes one.
 STYLE_TECHNIQUES = (VisualStyle, StyleAligned)
-PICTURE_TECHNIQUES = (*STYLE_TECHNIQUES, Outpaint)
+PICTURE_TECHNIQUES = (*STYLE_TECHNIQUES, Outpaint, PictureAgreement)
 # These also need handles and targets.
 DRAG_TECHNIQUES = (FastDrag, DragNoise, DragDiffusion)
 

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import torch
 
 from pipelines.attention import list_layers
-from pipelines.model import ModelBundle
+from pipelines.errors import UserError
+from pipelines.model import ModelBundle, unknown_words
 from pipelines.params import ranged, text, validate
 from pipelines.prompt_plan import find_tokens, plan_prompt
 from pipelines.techniques.base import Hooks
@@ -23,6 +24,8 @@ from pipelines.types import RunInfo
 
 # Where a concept is met: alone, behind other words, and beside something. {} is the noun.
 TEMPLATES = ("a {}", "a red {}", "a picture of a {}", "a {} and a house", "a tree left of a {}", "two {}, night")
+# What names no concept but all of them.
+EVERYTHING = ("everything", "anything", "all", "all things", "every thing", "*")
 # What stays, where the tokenizer does not list the words it knows.
 COMMON_WORDS = (
     *("person", "dog", "cat", "bird", "horse", "car", "boat", "house", "tree", "flower", "chair", "table", "street"),
@@ -67,8 +70,14 @@ class Rece:
         validate(self)
         things = plan_prompt(run.text.prompt).objects
         concept = self.concept.strip() or (things[0].noun if things else "")
+        if self.strength and concept.lower() in EVERYTHING:
+            raise UserError(f"{self.title} erases one concept and keeps the rest; name a thing, for example boat.")
+        unknown = unknown_words(concept, model)
         if not concept and self.strength:
             run.note(f"{self.title} has nothing to erase; name a concept.")
+        if unknown and self.strength:
+            run.note(f"{self.title} changed nothing: the model does not know the word {unknown[0][0]}.")
+            concept = ""
         if concept and self.strength:
             run.watch(concept)
         if not concept or self.strength == 0.0:

@@ -92,6 +92,8 @@ def test_two_points_are_clicked_seen_run_and_compared(windows: Windows, *, width
     page.wait_for_selector(f"{TAB} .travel svg circle.now")
     assert "px to go" in str(page.locator(f"{TAB} .travel svg").get_attribute("aria-label"))
     assert "Left: before. Right: after." in finish(page)
+    # The line below the stage may be there before the slider has its pictures.
+    expect(page.locator(f"{TAB} .pair img")).to_have_count(2)
     alts = [str(image.get_attribute("alt")) for image in page.locator(f"{TAB} .pair img").all()]
     assert alts[0].startswith("Before: ") and alts[1].startswith("After: ") and "star" in alts[0]
     assert slide(page, is_touch=is_touch) < -30

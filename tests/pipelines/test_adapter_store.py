@@ -122,3 +122,20 @@ def test_there_is_an_end_to_it(adapter: Adapter, tmp_path: Path) -> None:
         store.save(small, f"boat {index}")
     with pytest.raises(UserError, match="delete one first"):
         store.save(small, "one more")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_device_without_room_is_said_and_leaves_nothing_behind(
+    adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = AdapterStore(tmp_path, make_owner())
+    store.save(adapter, "boat")
+    monkeypatch.setattr("pipelines.adapter_store.secrets.token_hex", lambda _: "0")
+    for name in ("second", "third"):
+        store._find(name).with_suffix(".0.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="No space left on device.*still on this page"):
+        store.save(adapter, "second")
+    with pytest.raises(UserError, match="disk is full"):
+        store.rename("boat", "third")
+    assert [one.name for one in store.list()] == ["boat"]
+    assert not store._find("second").with_suffix(".0.part").is_symlink(), "the half-written file is gone"

@@ -18,8 +18,9 @@ from pipelines.model import ModelBundle
 from pipelines.personalization import subject_stream
 from pipelines.subject_learning import learn_stream
 from pipelines.subject_pictures import crop_to, prepare_pictures
+from pipelines.subject_sheet import dim_surroundings, make_sheet
 from pipelines.subject_types import LearnProgress, LearnRequest, LearnResult, SubjectRequest, SubjectResult
-from pipelines.subject_words import check_word, compile_prompt, name_subject
+from pipelines.subject_words import check_word, compile_prompt, name_subject, to_plain_prompt
 from tests.loras import make_loud_lora
 from tests.pictures import make_ramp
 
@@ -123,6 +124,41 @@ def test_every_way_draws_and_compares(tiny_model: ModelBundle, provide: Provide)
     assert all(same(one, other.images[0]) for one, other in zip(pictures, again.arms))
 
 
+def test_the_switch_draws_the_same_seed_without_the_subject(tiny_model: ModelBundle, provide: Provide) -> None:
+    adapter = Adapter(write_lora(make_loud_lora(tiny_model), {}), "my boat", "red boat", objective="dco")
+    compared = draw(tiny_model, provide, adapters=(adapter,), compare=True)
+    off = draw(tiny_model, provide, adapters=(adapter,), draw_by="plain")
+    assert [arm.name for arm in off.arms] == [""] and same(off.arms[0].images[0], compared.arms[0].images[0])
+    assert same(draw(tiny_model, provide, draw_by="plain").images[0], off.images[0]), "it needs no subject"
+    instant = draw(tiny_model, provide, picture=make_ramp(64), draw_by="instant")
+    assert [arm.name for arm in instant.arms] == ["masked_subject"]
+    assert same(instant.images[0], draw(tiny_model, provide, picture=make_ramp(64)).images[0])
+
+
+def test_other_tabs_read_the_common_name() -> None:
+    asked = SubjectRequest("my boat at sea", word="my boat", phrase="red boat")
+    assert to_plain_prompt(asked) == "a red boat at sea"
+    adapter = Adapter(b"", "robby", "orange cat")
+    assert to_plain_prompt(replace(asked, prompt="robby at sea", adapters=(adapter,))) == "an orange cat at sea"
+    assert to_plain_prompt(replace(asked, prompt="a house")) == "a house"
+
+
+def test_the_pictures_are_shown_as_they_are_learned(storybook: ModelBundle, provide: Provide) -> None:
+    picture = draw_scene(("robot", "green", 128, 128, 150))
+    ready = prepare_pictures(storybook, [picture, picture, picture], "my robot")
+    dimmed, before = (np.asarray(image[0], float) for image in (dim_surroundings(ready), ready.pictures))
+    assert dimmed[4, 4].sum() < 0.5 * before[4, 4].sum() and np.abs(dimmed[128, 128] - before[128, 128]).max() < 3
+    whole = prepare_pictures(replace(storybook, judge=None), [picture], "my robot", "green robot")
+    assert dim_surroundings(whole) == whole.pictures, "nobody outlines it"
+    sheet = make_sheet((picture,) * 3, 256)
+    assert sheet.size == (256, 256) and sheet.getpixel((200, 200)) == (0, 0, 0), "the fourth place is empty"
+    request = LearnRequest((picture,), "my robot", "green robot", num_steps=2, rank=2)
+    stream = learn_stream(request, provide(storybook))
+    first = next(stream)
+    assert isinstance(first, LearnProgress) and first.step == 0 and first.preview is not None
+    stream.close()
+
+
 def test_the_slider_goes_from_the_prompt_to_the_subject_without_learning(
     tiny_model: ModelBundle, provide: Provide
 ) -> None:
@@ -157,6 +193,8 @@ def test_bad_input_is_one_sentence(tiny_model: ModelBundle, provide: Provide) ->
     for settings, words in (
         ({"adapters": (good,), "prompt": " "}, "prompt is empty"),
         ({}, "no subject yet"),
+        ({"draw_by": "instant"}, "no subject yet"),
+        ({"draw_by": "instant", "adapters": (good,)}, "no picture of the subject"),
         ({"adapters": (replace(good, data=b"\x80\x04pickle"),)}, "is a pickle"),
         ({"adapters": (replace(good, backend="another"),)}, "was learned on another"),
         ({"picture": make_ramp(16)}, "too small"),

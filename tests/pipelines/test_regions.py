@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -41,3 +43,12 @@ def test_boxes_are_proposed_cut_on_every_grid_and_checked(tiny_sd: ModelBundle) 
         assert torch.equal(regions.cut(height * width), choose_cells(make_masks(regions.boxes, height, width)))
     with pytest.raises(UserError, match="no phrase"):
         read_regions(tiny_sd, run, (Box(" ", 0.0, 0.0, 0.5, 0.5),))
+
+
+@torch.no_grad()
+def test_unknown_words_of_a_drawn_box_are_named_once(tiny_storybook: ModelBundle) -> None:
+    notes: list[str] = []
+    run = replace(make_run(tiny_storybook, "a boat and a griffin", (8, 8)), note=notes.append)
+    phrases = ("a red dragon", "a dragon", "a griffin", "a blue star")
+    read_regions(tiny_storybook, run, [Box(phrase, 0.0, 0.0, 0.5, 1.0) for phrase in phrases])
+    assert notes == ["In a box: storybook does not know 'dragon'."]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pipelines.errors import UserError
-from pipelines.uploads import MAX_MASK_CHARS, MAX_MB, read_mask, read_picture, write_mask
+from pipelines.uploads import MAX_MASK_CHARS, MAX_MB, read_mask, read_photo, read_picture, write_mask
 from tests.pictures import make_ramp
 
 Save = Callable[..., Path]
@@ -97,3 +98,36 @@ def test_what_is_no_mask_is_one_sentence(address: object) -> None:
         read_mask(address)
     with pytest.raises(UserError, match="clear it and paint it again"):
         read_mask("data:image/png;base64," + "A" * MAX_MASK_CHARS)
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off(save: Save) -> None:
+    levels = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    path = save(Image.fromarray(levels))
+    grey = read_photo(path)
+    assert grey.picture.mode == "L" and "16 bits" in grey.notes[0]
+    assert np.abs(np.asarray(grey.picture) - levels / 257).max() <= 0.5
+    assert np.array_equal(np.asarray(read_picture(path).picture)[..., 1], np.asarray(grey.picture))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_a_photo_stays_grey_or_transparent(save: Save, mode: str) -> None:
+    upload = read_photo(save(make_ramp(16, 200).convert(mode)))
+    assert (upload.picture.mode, upload.picture.size, upload.notes) == (mode, (16, 200), ())
+    assert not upload.is_lossy
+
+
+def test_a_photo_for_print_gets_the_colours_of_a_screen(save: Save) -> None:
+    upload = read_photo(save(Image.new("CMYK", (40, 40), (0, 255, 255, 0)), "a.jpg"))
+    assert upload.picture.mode == "RGB" and "CMYK" in upload.notes[0] and upload.is_lossy
+    red, green, blue = upload.picture.getpixel((20, 20))
+    assert red > 200 and max(green, blue) < 60
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 4000), (3, 7)])
+def test_a_photo_may_have_any_shape(save: Save, size: tuple[int, int]) -> None:
+    assert read_photo(save(Image.new("RGB", size))).picture.size == size
+
+
+def test_a_photo_of_too_many_pixels_is_one_sentence(save: Save) -> None:
+    with pytest.raises(UserError, match="4100 x 4100 px; choose one of at most 16 megapixels"):
+        read_photo(save(Image.new("L", (4100, 4100))))

@@ -11,14 +11,25 @@ from gradio_client import Client
 
 import app
 from pipelines.cache import ModelStore
+from pipelines.networks import Networks
 from pipelines.runtime import RunOptions
 from tabs import files, header, look
 from tabs.wiring import ModelLoader, Services, read_address
+from tests.tiny_models import save_tiny_networks
+
+
+class TinyStore(ModelStore):
+    """The page's own store, with networks for photographs from another folder."""
+
+    def __init__(self, options: RunOptions, folder: Path) -> None:
+        super().__init__(options)
+        self._networks = Networks(folder)
 
 
 @pytest.fixture(scope="session")
-def tiny_loader(tiny_folder: Callable[[str, str], Path]) -> ModelLoader:
+def tiny_loader(tiny_folder: Callable[[str, str], Path], tmp_path_factory: pytest.TempPathFactory) -> ModelLoader:
     """The page's own loader over the page's own store; only storybook has a folder, the others have no network."""
+    networks = save_tiny_networks(tmp_path_factory.mktemp("networks"))
     options = RunOptions(
         device="cpu",
         dtype="fp32",
@@ -26,7 +37,7 @@ def tiny_loader(tiny_folder: Callable[[str, str], Path]) -> ModelLoader:
         model_path=str(tiny_folder("storybook", "v")),
         model_path_for="storybook",
     )
-    return ModelLoader(lambda: ModelStore(options))
+    return ModelLoader(lambda: TinyStore(options, networks))
 
 
 @pytest.fixture(scope="session")

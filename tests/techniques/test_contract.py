@@ -14,6 +14,7 @@ import torch
 from pipelines.attention import list_layers
 from pipelines.denoise import DenoiseSettings, denoise
 from pipelines.errors import CompositionError
+from pipelines.images import to_tensor
 from pipelines.model import ModelBundle
 from pipelines.params import validate
 from pipelines.style_reference import make_source
@@ -22,6 +23,7 @@ from pipelines.techniques import DRAG_TECHNIQUES, PICTURE_TECHNIQUES, SUBJECT_TE
 from pipelines.techniques.base import POINTS, Hooks, Technique, check_compatible
 from pipelines.techniques.cfg_rescale import CfgRescale
 from pipelines.techniques.multi_diffusion import MultiDiffusion
+from pipelines.techniques.picture_agreement import PictureAgreement
 from pipelines.techniques.s_cfg import SCfg
 from pipelines.text_side import encode_prompt
 from pipelines.types import RunInfo, StepContext
@@ -91,6 +93,8 @@ def make(technique: type[Technique], model: ModelBundle) -> Technique:
         return technique(**make_subject(technique, model))
     if technique not in PICTURE_TECHNIQUES:
         return technique()
+    if technique is PictureAgreement:
+        return technique(small=to_tensor([make_ramp(model.spec.image_px * 5 // 16, HEIGHT_PX // 4)])[0])
     source = make_source(model, make_ramp(model.spec.image_px, HEIGHT_PX))
     return technique(references=(source,))  # type: ignore[call-arg]
 

@@ -8,6 +8,7 @@ import torch
 from pipelines.attention import list_layers
 from pipelines.errors import UserError
 from pipelines.model import ModelBundle
+from pipelines.techniques.base import Hooks
 from pipelines.techniques.rece import Rece, exchanged, find_revival, gather_concept, gather_words, solve_rece, solve_uce
 from tests.runs import describe_run
 
@@ -81,3 +82,19 @@ def test_a_prompt_without_things_and_a_bad_value_are_told(tiny_sd: ModelBundle) 
         assert len(notes) == 1 and "nothing to erase" in notes[0]
     with pytest.raises(UserError), Rece(strength=2.0).open(tiny_sd, run):
         pass
+
+
+@pytest.mark.parametrize("concept", ["everything", "All"])
+def test_erasing_everything_is_refused_in_one_sentence(tiny_sd: ModelBundle, concept: str) -> None:
+    run, _ = describe_run(tiny_sd, "a boat")
+    with pytest.raises(UserError, match="name a thing"), Rece(concept=concept).open(tiny_sd, run):
+        pass
+
+
+def test_a_word_that_the_model_never_learned_is_named(tiny_storybook: ModelBundle) -> None:
+    notes: list[str] = []
+    run, _ = describe_run(tiny_storybook, "a boat", notes=notes)
+    with Rece(concept="zebra").open(tiny_storybook, run) as hooks:
+        assert type(hooks) is Hooks and notes == [
+            "RECE concept erasure changed nothing: the model does not know the word zebra."
+        ]

@@ -1,0 +1,298 @@
+"""How near enlarged photographs come to the originals, how well they agree with what was enlarged, and what it costs.
+
+Every photograph is reduced by each scale, cleanly and as a camera would, and enlarged again by each method.
+"""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.esrgan_slim import FOLDER, EsrganSlim
+from benchmarks.figures import Figure, RunSettings, make_figure
+from benchmarks.photographs import SCALES, Pair, load_photographs, make_pair
+from benchmarks.progress import count
+from benchmarks.sheets import save_sheet
+from pipelines import ModelStore, SuperResolutionRequest, SuperResolutionResult, super_resolution_stream
+from pipelines.backprojection import Axis, Reduction, make_blur, make_reduction
+from pipelines.detailing import TILE_PX
+from pipelines.enlarging import make_exact
+from pipelines.images import to_images, to_tensor
+from pipelines.photo_measures import measure_psnr, measure_sharpness
+from pipelines.restorer import SIDE_UNIT_PX
+from pipelines.sr_lite import enlarge
+from pipelines.tiling import split_axis
+
+MAIN_SCALE = 4.0
+CROP_PX = 160
+# Photographs that take several tiles.
+LARGE, LARGE_PX = ("hubble_deep_field", "retina"), 1024
+# The damages of the guided mode, with and without lost pixels, whose black holes would be easy to beat alone.
+BLUR_PX, NOISE_LEVELS = 1.5, 8.0
+LOST_FRACS = {"known_blur_gain_db": 0.0, "known_lost_gain_db": 0.3}
+GUIDED_PX = 256
+
+
+def enlarge_photo(picture: Image.Image, models: ModelStore, **fields: Any) -> SuperResolutionResult:
+    """Run the stream that the page uses to its end."""
+    *_, result = super_resolution_stream(SuperResolutionRequest(picture, **fields), models)
+    if not isinstance(result, SuperResolutionResult):
+        raise TypeError(f"the stream ended with {type(result).__name__} instead of a result")
+    return result
+
+
+def compare(picture: Image.Image, truth: Image.Image, border_px: int) -> float:
+    """Return the PSNR in dB of a picture without its border."""
+    box = (border_px, border_px, truth.width - border_px, truth.height - border_px)
+    one, other = (to_tensor([image.crop(box)])[0] for image in (picture, truth))
+    return measure_psnr(one, other)
+
+
+def measure_ssim(picture: Image.Image, truth: Image.Image) -> float:
+    """Return the structural similarity of the brightness of two pictures.
+
+    Source: Wang et al. 2004, IEEE TIP 13(4): 11 x 11 Gaussian window of deviation 1.5.
+    """
+    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    x, y = (((to_tensor([image])[0] + 1) * (255 / 2) * weights).sum(0)[None, None] for image in (picture, truth))
+    taps = torch.exp(-0.5 * (torch.arange(-5, 6) / 1.5) ** 2)
+    kernel = (taps[:, None] * taps / taps.sum() ** 2)[None, None]
+    mean_x, mean_y, xx, yy, xy = (torch.nn.functional.conv2d(part, kernel) for part in (x, y, x * x, y * y, x * y))
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    top = (2 * mean_x * mean_y + c1) * (2 * (xy - mean_x * mean_y) + c2)
+    bottom = (mean_x**2 + mean_y**2 + c1) * (xx - mean_x**2 + yy - mean_y**2 + c2)
+    return float((top / bottom).mean())
+
+
+def back_project(pair: Pair) -> Image.Image:
+    """Enlarge with bicubic interpolation and exact back-projection, without a network."""
+    small = to_tensor([pair.small])[0]
+    size = (pair.truth.height, pair.truth.width)
+    stream = make_exact(
+        enlarge(small[None], size)[0], small, make_reduction(size, (pair.small.height, pair.small.width))
+    )
+    while True:
+        try:
+            next(stream)
+        except StopIteration as end:
+            return to_images(end.value[None])[0]
+
+
+def list_methods(models: ModelStore) -> dict[str, Callable[[Pair], Image.Image]]:
+    """List the ways of enlarging: two of Pillow's, back-projection, and the page's modes."""
+
+    def faithful(pair: Pair) -> Image.Image:
+        source = "camera" if pair.is_camera else "clean"
+        return enlarge_photo(pair.small, models, scale=pair.scale, source=source).image
+
+    return {
+        "bicubic": lambda pair: pair.small.resize(pair.truth.size, Image.Resampling.BICUBIC),
+        "lanczos": lambda pair: pair.small.resize(pair.truth.size, Image.Resampling.LANCZOS),
+        "backprojection": back_project,
+        "faithful": faithful,
+    }
+
+
+def compare_foreign(pairs: Sequence[Pair], rows: Sequence[dict[str, float]]) -> dict[str, Figure]:
+    """Compare Faithful with a foreign network at the main scale, if that is here."""
+    if not FOLDER.exists():
+        print(f"no foreign upscaler in {FOLDER}; it is left out", file=sys.stderr)
+        return {}
+    network, gains, own = EsrganSlim(int(MAIN_SCALE)), [], []
+    for pair, row in zip(pairs, rows):
+        levels = (to_tensor([pair.small]) + 1) * (255 / 2)
+        theirs = to_images(network(levels) / (255 / 2) - 1)[0]
+        own.append(compare(theirs, pair.truth, math.ceil(pair.scale)))
+        gains.append(row["psnr"] - own[-1])
+    return {
+        "x4_gain_over_esrgan_slim_db": make_figure(gains, unit="dB"),
+        "esrgan_slim_clean_x4_psnr": make_figure(own, unit="dB"),
+    }
+
+
+def measure_agreement(picture: Image.Image, small: Image.Image) -> float:
+    """Return how well a picture agrees with what was enlarged, as PSNR in dB."""
+    reduction = make_reduction((picture.height, picture.width), (small.height, small.width))
+    return measure_psnr(reduction.reduce(to_tensor([picture])[0]), to_tensor([small])[0])
+
+
+def measure_faithful(pairs: Sequence[Pair], models: ModelStore) -> tuple[dict[str, list[dict[str, float]]], list[Any]]:
+    """Enlarge every pair with every method.
+
+    Returns: per method one row of psnr, ssim, sharpness ratio and agreement for each pair; and pictures to look at.
+    """
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in list_methods(models)}
+    shown = []
+    for pair in count(pairs, "photographs enlarged"):
+        for name, method in list_methods(models).items():
+            picture = method(pair)
+            sharp, true_sharp = (measure_sharpness(to_tensor([image])[0]) for image in (picture, pair.truth))
+            rows[name].append(
+                {
+                    "psnr": compare(picture, pair.truth, math.ceil(pair.scale)),
+                    "ssim": measure_ssim(picture, pair.truth),
+                    "sharpness": sharp / true_sharp,
+                    "agreement": measure_agreement(picture, pair.small),
+                }
+            )
+            if pair.scale == MAIN_SCALE and name in ("bicubic", "faithful"):
+                shown.append((f"{pair.name}, {name}", crop(picture)))
+        if pair.scale == MAIN_SCALE:
+            shown.append((pair.name, crop(pair.truth)))
+    return rows, shown
+
+
+def crop(picture: Image.Image) -> Image.Image:
+    """Cut the middle out, to look at."""
+    left, top = (picture.width - CROP_PX) // 2, (picture.height - CROP_PX) // 2
+    return picture.crop((left, top, left + CROP_PX, top + CROP_PX))
+
+
+def measure_detail(pairs: Sequence[Pair], models: ModelStore) -> dict[str, Figure]:
+    """Compare Detail with Faithful at the main scale: agreement, PSNR, how near the sharpness comes, and seams."""
+    rows: dict[str, list[float]] = {}
+    for pair in count(pairs, "photographs with detail"):
+        faithful = enlarge_photo(pair.small, models, scale=pair.scale).image
+        detail = enlarge_photo(pair.small, models, scale=pair.scale, mode="detail").image
+        sharp = [measure_sharpness(to_tensor([image])[0]) for image in (faithful, detail, pair.truth)]
+        found = {
+            "agreement": measure_agreement(detail, pair.small),
+            "loss": compare(faithful, pair.truth, 4) - compare(detail, pair.truth, 4),
+            "sharp_off": abs(1 - sharp[0] / sharp[2]),
+            "sharp_on": abs(1 - sharp[1] / sharp[2]),
+        }
+        for name, value in found.items():
+            rows.setdefault(name, []).append(value)
+    return {
+        "detail_consistency_db": make_figure(rows["agreement"], unit="dB"),
+        "detail_psnr_loss_db": make_figure(rows["loss"], unit="dB"),
+        "detail_sharpness_error": make_figure(rows["sharp_on"], baseline=float(np.mean(rows["sharp_off"]))),
+        "detail_seam_ratio": make_figure([measure_seam(picture) for picture in draw_large_details(models)]),
+    }
+
+
+def draw_large_details(models: ModelStore) -> list[Image.Image]:
+    """Add detail to photographs that are larger than a tile."""
+    large = load_photographs(max_side_px=LARGE_PX)
+    pairs = [make_pair(name, large[name], MAIN_SCALE, is_camera=False) for name in LARGE]
+    return [enlarge_photo(pair.small, models, scale=pair.scale, mode="detail").image for pair in pairs]
+
+
+def measure_seam(picture: Image.Image, tile_px: int = TILE_PX) -> float:
+    """Return the difference across the borders of tiles as a share of that between all neighbours."""
+    pixels = to_tensor([picture])[0]
+    steps = [(pixels.diff(dim=axis).abs().mean((0, 3 - axis)), pixels.shape[axis]) for axis in (1, 2)]
+    at, everywhere = [], []
+    for step, length in steps:
+        everywhere.append(float(step.mean()))
+        cells = split_axis(-(-length // SIDE_UNIT_PX), tile_px // SIDE_UNIT_PX, 0)
+        at += [float(step[span.first * SIDE_UNIT_PX - 1]) for span in cells[1:]]
+    return float(np.mean(at) / np.mean(everywhere)) if at else 1.0
+
+
+def measure_known_damage(photographs: dict[str, Image.Image], models: ModelStore) -> dict[str, Figure]:
+    """Blur and spoil the middle of each photograph, once with lost pixels; undo it by guidance; compare with Faithful.
+
+    Returns: the gain for each damage, and as known_damage_gain_db the smaller one.
+    """
+    figures = {}
+    for label, lost_frac in LOST_FRACS.items():
+        gains = []
+        for name, picture in count(list(photographs.items()), label):
+            side = min(GUIDED_PX, *picture.size)
+            left, top = (picture.width - side) // 2, (picture.height - side) // 2
+            truth = picture.crop((left, top, left + side, top + side))
+            damaged = spoil(truth, len(name), lost_frac)
+            fields = {"blur_px": BLUR_PX, "noise_levels": NOISE_LEVELS, "missing": "black" if lost_frac else "none"}
+            undone = enlarge_photo(damaged, models, scale=1.0, mode="damage", **fields).image
+            faithful = enlarge_photo(damaged, models, scale=1.0, source="camera").image
+            gains.append(compare(undone, truth, 4) - compare(faithful, truth, 4))
+        figures[label] = make_figure(gains, unit="dB")
+    return {"known_damage_gain_db": min(figures.values(), key=lambda figure: figure.value)} | figures
+
+
+def spoil(picture: Image.Image, seed: int, lost_frac: float) -> Image.Image:
+    """Blur a picture, add noise, and paint a share of its pixels black; no other pixel is black."""
+    rng = np.random.default_rng([seed, 61])
+    axes = (Axis(make_blur(side, BLUR_PX)) for side in (picture.height, picture.width))
+    blurred = Reduction(*axes).reduce(to_tensor([picture])[0]).numpy()
+    noisy = (blurred + 1) * (255 / 2) + rng.normal(0, NOISE_LEVELS, blurred.shape)
+    levels = np.clip(np.rint(noisy), 1, 255)
+    levels[:, rng.random(levels.shape[1:]) < lost_frac] = 0
+    return Image.fromarray(levels.astype(np.uint8).transpose(1, 2, 0))
+
+
+def measure_cost() -> dict[str, Figure]:
+    """Time the two large runs in processes of their own, and take the memory of the larger."""
+    faithful, detail = (time_run(*arguments) for arguments in (("faithful", "1024"), ("detail", "512")))
+    peak = max(faithful["peak_mb"], detail["peak_mb"])
+    return {
+        "faithful_4096_s": Figure(faithful["seconds"], unit="s"),
+        "detail_2048_s": Figure(detail["seconds"], unit="s"),
+        "peak_mb": Figure(peak, unit="MB"),
+    }
+
+
+def time_run(mode: str, side_px: str) -> dict[str, float]:
+    """Enlarge a square four times in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.enlarge_once", mode, side_px]
+    start = time.monotonic()
+    out = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout
+    print(f"{mode}, {side_px} px: {time.monotonic() - start:.0f} s with loading", file=sys.stderr)
+    return json.loads(out.splitlines()[-1])
+
+
+def measure(settings: RunSettings) -> dict[str, Figure]:
+    """Measure over the first n photographs; the baseline of a gain is what it is a gain over."""
+    models, photographs = ModelStore(), load_photographs(settings.n)
+    pairs = [
+        make_pair(name, picture, scale, is_camera=is_camera)
+        for is_camera in (False, True)
+        for scale in SCALES
+        for name, picture in photographs.items()
+    ]
+    rows, shown = measure_faithful(pairs, models)
+    gains = {
+        other: np.array([mine["psnr"] - theirs["psnr"] for mine, theirs in zip(rows["faithful"], rows[other])])
+        for other in ("bicubic", "backprojection", "lanczos")
+    }
+    is_main = np.array([pair.scale == MAIN_SCALE and not pair.is_camera for pair in pairs])
+    is_clean = np.array([not pair.is_camera for pair in pairs])
+    mains = [pair for pair, main in zip(pairs, is_main) if main]
+    figures = {
+        f"x4_gain_over_{name}_db": make_figure(gains[name][is_main].tolist(), unit="dB")
+        for name in ("backprojection", "bicubic", "lanczos")
+    }
+    agreement = np.array([row["agreement"] for row in rows["faithful"]])
+    figures["worst_photo_gain_db"] = Figure(float(gains["bicubic"].min()), unit="dB")
+    figures["consistency_db"] = Figure(float(agreement[is_clean].min()), unit="dB")
+    for name, found in rows.items():
+        figures |= describe_method(name, found, pairs)
+    figures |= compare_foreign(mains, [row for row, main in zip(rows["faithful"], is_main) if main])
+    figures |= measure_detail(mains, models)
+    figures |= measure_known_damage(photographs, models)
+    figures |= measure_cost()
+    if settings.sheet:
+        titles, images = zip(*shown)
+        save_sheet(settings.sheet / "super_resolution.png", images, columns=6, titles=titles)
+    return figures
+
+
+def describe_method(name: str, rows: Sequence[dict[str, float]], pairs: Sequence[Pair]) -> dict[str, Figure]:
+    """Give the mean of every measure of a method, for each scale and kind of damage."""
+    figures = {}
+    for is_camera, label in ((False, "clean"), (True, "camera")):
+        for scale in SCALES:
+            chosen = [row for row, pair in zip(rows, pairs) if pair.scale == scale and pair.is_camera == is_camera]
+            for measure_name, unit in (("psnr", "dB"), ("ssim", ""), ("sharpness", "")):
+                values = [row[measure_name] for row in chosen]
+                figures[f"{name}_{label}_x{scale:g}_{measure_name}"] = make_figure(values, unit=unit)
+    return figures

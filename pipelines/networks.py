@@ -1,0 +1,75 @@
+"""The networks for photographs that ship with Limelight: loaded at their first use, then kept.
+
+They are no backends: they are small, always there, and the same whatever model draws. Nobody patches them, so that two
+runs at once need no lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+
+from pipelines.backends import PROJECT_DIR
+from pipelines.restorer import Restorer, load_restorer
+from pipelines.sr_lite import SrLite, load_sr_lite
+
+ASSETS = PROJECT_DIR / "assets"
+# Which networks a mode of super-resolution runs, with the command that makes their weights.
+_RECIPES = {"sr_lite": "make train-sr-lite", "restorer": "make train-restorer"}
+_NEEDED = {"faithful": ("sr_lite",), "detail": ("sr_lite", "restorer"), "damage": ("restorer",)}
+Network = TypeVar("Network", bound=torch.nn.Module)
+
+
+class Networks:
+    """Hand out the enlarger and the restorer."""
+
+    def __init__(self, folder: Path = ASSETS) -> None:
+        self._folder = folder
+        self._build_lock = threading.Lock()
+        self._enlarger: SrLite | None = None
+        self._restorer: Restorer | None = None
+
+    @property
+    def enlarger(self) -> SrLite:
+        """Return the any-scale enlarger.
+
+        Raises: BackendUnavailable if its files are missing or broken.
+        """
+        with self._build_lock:
+            if self._enlarger is None:
+                self._enlarger = to_fast_layout(load_sr_lite(self._folder / "sr_lite"))
+            return self._enlarger
+
+    @property
+    def restorer(self) -> Restorer:
+        """Return the restorer.
+
+        Raises: BackendUnavailable if its files are missing or broken.
+        """
+        with self._build_lock:
+            if self._restorer is None:
+                self._restorer = to_fast_layout(load_restorer(self._folder / "restorer"))
+            return self._restorer
+
+    def explain_missing(self, mode: str) -> str:
+        """Say in one sentence why a mode of super-resolution cannot run; empty if it can. Loads nothing."""
+        missing = [name for name in _NEEDED.get(mode, ()) if not (self._folder / name / "model.safetensors").is_file()]
+        commands = " and ".join(f"`{_RECIPES[name]}`" for name in missing)
+        return f"The weights of this mode are not here; run {commands}, or choose another mode." if missing else ""
+
+
+class NetworkProvider(Protocol):
+    """Hand out the networks for photographs; `cache.ModelStore` is the real one."""
+
+    def networks(self) -> Networks:
+        """Return the networks, loaded or not."""
+        ...
+
+
+def to_fast_layout(network: Network) -> Network:
+    """Put the weights into the order in which convolutions on a CPU read pixels."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network

@@ -1,0 +1,78 @@
+"""Many pictures that all shrink to the same small one: each clean estimate is moved to the nearest that does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from pipelines.backprojection import make_reduction, project
+from pipelines.images import decode_pixels, encode
+from pipelines.model import ModelBundle
+from pipelines.params import ranged, validate
+from pipelines.techniques.base import Hooks
+from pipelines.types import RunInfo, StepContext
+
+
+@dataclass(frozen=True)
+class PictureAgreement:
+    """Hold what is drawn to a small picture, and leave everything else to the words.
+
+    Shapes:  small (3, h, w) in -1..1, no side larger than the run's; None changes nothing.
+    Units:   strength 1 moves an estimate all the way, 0 changes nothing, bit for bit; every n-th step is corrected.
+    Points:  edit_x0.
+    Source:  Gandikota and Chandramouli 2024, arXiv 2403.01124, with the projection of Wang et al. 2022, DDNM,
+             arXiv 2212.00490.
+    Differs: in the latents of any autoencoder instead of a pixel cascade; what is added is the change that the
+             projection makes after encoding, so that the autoencoder's own loss is not paid at every step.
+    """
+
+    name: ClassVar[str] = "picture_agreement"
+    title: ClassVar[str] = "Agreement with a small picture"
+    source: ClassVar[str] = "Gandikota and Chandramouli 2024, Text-guided Explorable Image Super-resolution"
+    points: ClassVar[tuple[str, ...]] = ("edit_x0",)
+    needs_first_order: ClassVar[bool] = False
+    needs_whole_batch: ClassVar[bool] = False
+    needs_whole_picture: ClassVar[bool] = False
+
+    small: torch.Tensor | None = None
+    strength: float = ranged(1.0, 0.0, 1.0, 0.05, label="Hold", help="1 agrees as far as the latents allow.")
+    every: int = ranged(2, 1, 10, 1, label="Every", help="How many steps pass between two corrections.")
+
+    @classmethod
+    def neutral(cls) -> PictureAgreement:
+        """Make the record that changes nothing."""
+        return cls(strength=0.0)
+
+    @contextmanager
+    def open(self, model: ModelBundle, run: RunInfo) -> Iterator[Hooks]:
+        """Make the hooks of one run."""
+        validate(self)
+        yield _AgreeingHooks(self)
+
+
+class _AgreeingHooks(Hooks):
+    """Correct the clean estimates of every n-th step, and of the last."""
+
+    def __init__(self, technique: PictureAgreement) -> None:
+        self.technique = technique
+
+    def edit_x0(self, x0: torch.Tensor, ctx: StepContext) -> torch.Tensor:
+        """Move the clean estimates towards agreement."""
+        technique, is_last = self.technique, ctx.step == ctx.num_steps - 1
+        if technique.small is None or technique.strength == 0.0 or (ctx.step % technique.every and not is_last):
+            return x0
+        return x0 + technique.strength * torch.cat([self._find_change(row, ctx.model) for row in x0.split(1)])
+
+    def _find_change(self, x0: torch.Tensor, model: ModelBundle) -> torch.Tensor:
+        """Find what one estimate (1, c, h, w) lacks to agree."""
+        assert self.technique.small is not None
+        pixels = decode_pixels(model, x0).float()
+        reduction = make_reduction(
+            (pixels.shape[2], pixels.shape[3]), (self.technique.small.shape[1], self.technique.small.shape[2])
+        )
+        agreed = project(pixels, self.technique.small.to(pixels), reduction).clamp(-1, 1)
+        return encode(model, agreed) - encode(model, pixels)

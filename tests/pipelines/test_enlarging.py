@@ -1,0 +1,121 @@
+"""The any-scale enlarger: bicubic before it learns, tiles that change nothing, exact agreement with the upload."""
+
+import math
+from collections.abc import Generator
+
+import pytest
+import torch
+
+from pipelines import enlarging
+from pipelines.backprojection import make_reduction
+from pipelines.enlarging import enlarge_in_tiles, make_exact
+from pipelines.sr_lite import SrLite, SrLiteConfig, enlarge, make_places
+from pipelines.tiling import Blend, list_tiles, split_axis
+
+TINY = SrLiteConfig(width=8, num_pairs=1, decoder_width=8)
+
+
+def make_model(*, is_blank: bool = False) -> SrLite:
+    """A network of few channels, with random weights also in its last layer unless it is to be blank."""
+    torch.manual_seed(3)
+    model = SrLite(TINY).eval()
+    if not is_blank:
+        torch.nn.init.normal_(model.colour.weight, std=0.05)
+    return model
+
+
+def draw(*shape: int) -> torch.Tensor:
+    """A random picture in -1..1."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(5)) * 2 - 1
+
+
+def run(model: SrLite, small: torch.Tensor, size: tuple[int, int], *, is_exact: bool = True) -> torch.Tensor:
+    """Enlarge to the end."""
+    large = finish(enlarge_in_tiles(model, small, size))
+    return finish(make_exact(large, small, make_reduction(size, small.shape[1:]))) if is_exact else large
+
+
+def finish(stream: Generator[object, None, torch.Tensor]) -> torch.Tensor:
+    """Run a stream to its end."""
+    while True:
+        try:
+            next(stream)
+        except StopIteration as end:
+            return end.value
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5, 2.0, 2.37, 4.0, 8.0])
+def test_a_network_that_learned_nothing_is_bicubic(scale: float) -> None:
+    small = draw(2, 3, 11, 14)
+    size = round(11 * scale), round(14 * scale)
+    result = make_model(is_blank=True)(small, size, torch.zeros(2))
+    assert result.shape == (2, 3, *size)
+    assert torch.equal(result, enlarge(small, size))
+
+
+def test_tiles_and_windows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, small, size = make_model(), draw(3, 37, 29), (93, 71)
+    whole = model(small[None], size, torch.zeros(1))[0]
+    assert (whole - enlarge(small[None], size)[0]).abs().max() > 0.01
+    monkeypatch.setattr(enlarging, "TILE_PX", 10)
+    monkeypatch.setattr(enlarging, "WINDOW_PX", 13)
+    assert (run(model, small, size, is_exact=False) - whole).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("size", [(74, 58), (93, 71), (37, 60), (37, 29)])
+def test_the_result_reduced_again_is_the_upload(size: tuple[int, int]) -> None:
+    small = draw(3, 37, 29) * 0.6
+    result = run(make_model(), small, size)
+    assert result.abs().max() <= 1
+    error = (make_reduction(size, (37, 29)).reduce(result) - small).square().mean()
+    assert 10 * math.log10(4 / max(float(error), 1e-12)) > 48
+
+
+def test_half_an_agreement_halves_the_gap() -> None:
+    large, small, reduction = draw(3, 20, 20) * 0.3, draw(3, 9, 7) * 0.3, make_reduction((20, 20), (9, 7))
+    gap = small - reduction.reduce(large)
+    moved = finish(make_exact(large, small, reduction, 0.5))
+    assert torch.allclose(small - reduction.reduce(moved), 0.5 * gap, atol=1e-5)
+
+
+@pytest.mark.parametrize(("small", "size"), [((1, 1), (8, 8)), ((1, 5), (3, 15)), ((2, 300), (4, 600))])
+def test_thin_pictures_work(small: tuple[int, int], size: tuple[int, int]) -> None:
+    assert run(make_model(), draw(3, *small), size).shape == (3, *size)
+
+
+def test_every_tile_is_reported_and_a_stop_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enlarging, "TILE_PX", 10)
+    stream = enlarge_in_tiles(make_model(), draw(3, 20, 20), (40, 40))
+    seen = [next(stream)[:2] for _ in range(3)]
+    stream.close()
+    assert seen == [(1, 4), (2, 4), (3, 4)]
+
+
+def test_a_flat_picture_stays_flat() -> None:
+    flat = torch.full((3, 9, 9), 0.25)
+    assert (
+        finish(make_exact(enlarge(flat[None], (31, 31))[0], flat, make_reduction((31, 31), (9, 9)))) - 0.25
+    ).abs().max() < 1e-5
+
+
+def test_places_are_where_pixels_lie() -> None:
+    places = make_places(8, 4, 2, 3)
+    at = places.matrix @ torch.arange(4.0)
+    assert torch.allclose(at, torch.tensor([0.75, 1.25, 1.75]))
+    assert torch.allclose(make_places(8, 4).phases[2:5], places.phases)
+
+
+def test_spans_cover_an_axis_once() -> None:
+    spans = split_axis(103, 20, 7)
+    assert [span.first for span in spans[1:]] == [span.last for span in spans[:-1]]
+    assert (spans[0].first, spans[-1].last) == (0, 103)
+    assert all(0 <= span.outer_first <= span.first < span.last <= span.outer_last <= 103 for span in spans)
+
+
+def test_equal_tiles_blend_to_the_same_picture() -> None:
+    picture, blend = draw(3, 50, 41), Blend(3, (50, 41))
+    for rows, columns in list_tiles((50, 41), 16, 5):
+        blend.add(
+            picture[:, rows.outer_first : rows.outer_last, columns.outer_first : columns.outer_last], rows, columns
+        )
+    assert (blend.result() - picture).abs().max() < 1e-5
