@@ -28,6 +28,8 @@ from pipelines.word_places import Watcher, WordPlaces
 # out draw little, so that the place also reaches further, by a share of the picture's longer side.
 THERE = (0.25, 0.5)
 MARGIN_SHARE = 1 / 32
+# The subject is asked so many times in a run; its pull changes little from one fine step to the next.
+MAX_PULLS = 10
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class RewardGuidance:
              those of other things, once or for each picture.
     Points:  predict (a third row per picture, with the adapter), patch (watches cross-attention).
     Source:  Lee et al. 2024, Direct Consistency Optimization, arXiv 2402.12004, reward guidance.
-    Differs: their w_rg is our likeness times the guidance scale, so that a slider means the same at any guidance; the
-             subject's pull is weighed by the place of its name, which they do not know.
+    Differs: the subject is asked at MAX_PULLS steps at most, evenly spread, and pulls as before in those between; their
+             w_rg is our likeness times the guidance scale, so that a slider means the same at any guidance; the pull
+             is weighed by the place of the subject's name, which they do not know.
     Symbols: prediction = e(empty) + w (e(class) - e(empty)) + w_rg m (e'(subject) - e(class)), e' with the adapter,
              m the place, 0..1.
     """
@@ -82,6 +85,10 @@ class _RewardHooks(Hooks):
 
     def __init__(self, technique: RewardGuidance, model: ModelBundle, run: RunInfo) -> None:
         self.technique, self.model = technique, model
+        self.stride = max(1, round(run.num_steps / MAX_PULLS))
+        # Where the subject pulled when it was asked last.
+        self.asked_at = 0
+        self.pull: torch.Tensor | None = None
         self.places = WordPlaces(technique.words, (run.height_cells, run.width_cells), technique.rivals)
 
     def patch(self, model: ModelBundle) -> AbstractContextManager[object]:
@@ -92,12 +99,27 @@ class _RewardHooks(Hooks):
     def predict(self, latents: torch.Tensor, ctx: StepContext, call: UNetCall) -> Halves:
         """Return the halves whose guidance is the reward guidance."""
         technique, places = self.technique, self.places
-        places.is_watching = ctx.fraction >= technique.from_frac
-        if not technique.likeness or technique.lora is None or not places.is_watching:
+        if not technique.likeness or technique.lora is None or ctx.fraction < technique.from_frac:
+            places.is_watching = False
             return call(latents, ctx.text)
+        if self.pull is not None and (ctx.step - self.asked_at) < self.stride:
+            places.is_watching = False
+            uncond, cond = call(latents, ctx.text)
+        else:
+            self.asked_at = ctx.step
+            uncond, cond, self.pull = self._ask(latents, ctx, call)
+        # Guidance multiplies by w: (w_rg / w) is the likeness.
+        return uncond, cond + technique.likeness * self.pull
+
+    def _ask(
+        self, latents: torch.Tensor, ctx: StepContext, call: UNetCall
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Run both models; returns the halves of the plain one, and where the subject pulls."""
+        technique, places = self.technique, self.places
+        assert technique.lora is not None
         text = technique.text or ctx.text
         if _is_plain(self.model):
-            places.num_parts = 3
+            places.num_parts, places.is_watching = 3, True
             uncond, cond, subject = self._ask_at_once(latents, ctx, text)
         else:
             # Who changed the attention expects both halves and no third row, and what it saw last is the plain model.
@@ -106,12 +128,9 @@ class _RewardHooks(Hooks):
                 _, subject = call(latents, text)
             places.num_parts, places.is_watching = 2, True
             uncond, cond = call(latents, ctx.text)
-        pull = subject - cond
         place = places.take()
-        if place is not None:
-            pull = pull * widen(place)
-        # Guidance multiplies by w: (w_rg / w) is the likeness.
-        return uncond, cond + technique.likeness * pull
+        pull = subject - cond
+        return uncond, cond, pull if place is None else pull * widen(place)
 
     def _ask_at_once(
         self, latents: torch.Tensor, ctx: StepContext, text: TextCond

@@ -128,3 +128,17 @@ def test_the_plain_adapter_is_an_adapted_model(tiny_model: ModelBundle) -> None:
     lora = make_loud_lora(tiny_model)
     drawn = draw(tiny_model, "a red boat", SubjectLora(lora, 0.5)).latents
     assert torch.allclose(drawn, draw(adapt(tiny_model, Lora(lora.paths, 0.5)), "a red boat").latents, atol=1e-5)
+
+
+def test_the_subject_is_asked_ten_times_at_most(tiny_sd: ModelBundle) -> None:
+    technique, rows = RewardGuidance(make_loud_lora(tiny_sd), words=(3,), from_frac=0.0), []
+    handle = tiny_sd.unet.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    try:
+        fine = draw(tiny_sd, "a red boat", technique, num_steps=20).latents
+        assert rows == [3, 2] * 10
+        rows.clear()
+        draw(tiny_sd, "a red boat", technique, num_steps=6)
+        assert rows == [3] * 6
+    finally:
+        handle.remove()
+    assert fine.isfinite().all()
