@@ -7,39 +7,44 @@ what is asked and how it is judged.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from benchmarks.fidelity import PARSER_FOLDER
-from benchmarks.figures import Figure, RunSettings, bootstrap, make_figure, make_median_figure
-from benchmarks.held_out import NUM_STEPS, PICTURE_SEEDS, encode_prompts, load_storybook
+from benchmarks.figures import Figure, RunSettings, make_median_figure
+from benchmarks.held_out import PICTURE_SEEDS, encode_prompts, load_storybook
 from benchmarks.memory import OneModel
 from benchmarks.progress import count
 from benchmarks.sheets import save_sheet
-from benchmarks.subject_trials import (
-    Trial,
-    make_trial,
-    measure_clean,
-    measure_fidelity,
-    measure_hypervolume,
-    measure_identity,
+from benchmarks.subject_rows import (
+    DCO,
+    GUIDED,
+    INSTANT,
+    LIKENESSES,
+    LORA,
+    LORA_GUIDED,
+    PLAIN,
+    SWEPT_PROMPTS,
+    WEIGHTS,
+    Key,
+    SubjectRows,
+    make_figures,
 )
-from pipelines.adapters import Adapter
+from benchmarks.subject_trials import Trial, make_trial, measure_clean, measure_fidelity, measure_identity
+from pipelines.adapters import Adapter, read_adapter
 from pipelines.backends import PROJECT_DIR
 from pipelines.denoise import DenoiseSettings, denoise
 from pipelines.images import decode
 from pipelines.lora_files import read_lora
 from pipelines.model import ModelBundle
-from pipelines.personalization import subject_stream
-from pipelines.prompt_plan import find_tokens
+from pipelines.personalization import Positions, find_names, subject_stream
 from pipelines.scene_parser import SceneParser, load_parser
-from pipelines.subject_learning import learn_stream
+from pipelines.subject_learning import learn_stream, make_settings
 from pipelines.subject_pictures import prepare_pictures
 from pipelines.subject_source import make_subject_source
 from pipelines.subject_types import LearnRequest, LearnResult, SubjectRequest
@@ -54,82 +59,83 @@ from training.identity_reader import IdentityReader, load_identity_reader
 READER_FOLDER = PROJECT_DIR / "assets" / "identity_reader"
 FIRST_SEED = PICTURE_SEEDS + 900_000
 NUM_PROMPTS = 20
-PICTURES_PER_CALL = 4
-# The curves: what is swept of each way of drawing; the default comes first and is the point that is reported.
-LIKENESSES = (0.45, 0.25, 0.6, 0.8)
-WEIGHTS = (1.0, 0.4, 0.7, 1.3)
-PLAIN, LORA, DCO, GUIDED, INSTANT = "plain", "dreambooth", "dco", "guided", "instant"
-Key = tuple[str, float]
-
-
-@dataclass(eq=False)
-class Table:
-    """Hold what was measured. Shapes: identity, fidelity[key] (subjects, prompts); clean, unmarked the same."""
-
-    identity: dict[Key, list[np.ndarray]] = field(default_factory=dict)
-    fidelity: dict[Key, list[np.ndarray]] = field(default_factory=dict)
-    clean: list[np.ndarray] = field(default_factory=list)
-    unmarked: list[np.ndarray] = field(default_factory=list)
-    learn_s: list[float] = field(default_factory=list)
-
-    def add(self, key: Key, identity: np.ndarray, fidelity: np.ndarray) -> None:
-        """Add one subject's pictures of one way of drawing."""
-        self.identity.setdefault(key, []).append(identity)
-        self.fidelity.setdefault(key, []).append(fidelity)
-
-    def point(self, key: Key, subjects: Sequence[int] | None = None) -> tuple[float, float]:
-        """Return identity as a share of clean renders', and fidelity as a share of the plain model's."""
-        rows = range(len(self.clean)) if subjects is None else subjects
-        means = [
-            float(np.mean([part[row].mean() for row in rows]))
-            for part in (self.identity[key], self.clean, self.fidelity[key], self.fidelity[(PLAIN, 0.0)])
-        ]
-        return means[0] / means[1], means[2] / means[3]
-
-    def curve(self, name: str, subjects: Sequence[int] | None = None) -> float:
-        """Return the hypervolume of one way's points, the plain model's included."""
-        keys = [key for key in self.identity if key[0] in (name, PLAIN)]
-        return measure_hypervolume([self.point(key, subjects) for key in keys])
+# Fewer than on the page, because 12 subjects have some 2,000 pictures.
+PICTURE_STEPS = 10
+# So many ways, the first ones, draw all prompts.
+NUM_WHOLE = 5
+NUM_TIMED, TIMED_TURNS = 3, 5
 
 
 class SubjectStudio:
-    """Learn, draw and judge subjects."""
+    """Learn, draw and judge subjects, each finished way of drawing kept where that is asked for."""
 
     def __init__(self, model: ModelBundle, parser: SceneParser, reader: IdentityReader, settings: RunSettings) -> None:
-        self.model, self.parser, self.reader, self.settings = model, parser, reader, settings
-        self.table = Table()
-        self.num_steps = NUM_STEPS
+        self.model, self.parser, self.reader = model, parser, reader
+        self.sheet, self.keep = settings.sheet, settings.keep
+        self.num_steps = PICTURE_STEPS
 
-    def learn(self, trial: Trial, **changes: Any) -> Adapter:
-        """Learn a subject as the page does, without samples on the way being judged."""
-        request = LearnRequest(trial.references, trial.word, trial.subject.phrase, **changes)
+    def learn(self, trial: Trial, objective: str) -> Adapter:
+        """Learn a subject as the page does, or take what was learned for the same request."""
+        request = _ask_to_learn(trial, objective)
+        named = hashlib.sha256(f"{make_settings(request)} {trial.subject}".encode()).hexdigest()[:16]
+        path = self.keep and self.keep / "adapters" / f"{objective}_{named}.safetensors"
+        if path and path.is_file():
+            return read_adapter(path.read_bytes())
         *_, result = learn_stream(request, OneModel(self.model))
         assert isinstance(result, LearnResult)
-        if request.objective == "dco":
-            self.table.learn_s.append(result.seconds)
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".part")
+            part.write_bytes(result.adapter.data)
+            part.replace(path)
         return result.adapter
 
-    def run_trial(self, seed: int, num_prompts: int, *, held_out: bool = True) -> None:
+    def run_trial(self, seed: int, num_prompts: int, *, held_out: bool = True) -> SubjectRows:
         """Measure one subject by every way."""
         trial = make_trial(seed, num_prompts, held_out=held_out)
-        clean, unmarked = measure_clean(self.reader, trial)
-        self.table.clean.append(clean)
-        self.table.unmarked.append(unmarked)
-        rows = {PLAIN: self._add((PLAIN, 0.0), trial, seed, "base", [])}
-        for objective, name in (("dreambooth", LORA), ("dco", DCO)):
-            adapter = self.learn(trial, objective=objective)
-            lora, _ = read_lora(adapter.data, self.model)
-            for weight in WEIGHTS if name == LORA else WEIGHTS[:1]:
-                rows[f"{name} {weight}"] = self._add(
-                    (name, weight), trial, seed, "subject", [SubjectLora(lora, weight)]
-                )
+        rows = SubjectRows(*measure_clean(self.reader, trial))
+        wanted = {key: self.describe(trial, key) for key in list_ways()}
+        path = self.keep and self.keep / f"subject_{seed}.json.gz"
+        if path:
+            rows.load(path, wanted)
+        drawn: dict[str, list[Image.Image]] = {}
+        for key in wanted:
+            if key in rows.asked:
+                continue
+            shown = trial.first(_count_prompts(key, num_prompts))
+            images = self.draw(shown, seed, key)
+            scenes = self.parser.parse(images)
+            identity = measure_identity(self.reader, shown, images, scenes)
+            rows.add(key, wanted[key], identity, measure_fidelity(shown, shown.asks, scenes))
+            drawn[f"{key[0]} {key[1]}"] = images
+            if path:
+                rows.save(path)
+        if self.sheet is not None and drawn:
+            self._save_sheet(trial, seed, drawn)
+        return rows
+
+    def describe(self, trial: Trial, key: Key) -> str:
+        """Say all that decides a way's pictures."""
+        name, value = key
+        asks = trial.asks[: _count_prompts(key, len(trial.asks))]
+        objective = "dreambooth" if name in (LORA, LORA_GUIDED) else "dco" if name in (DCO, GUIDED) else ""
+        learned = make_settings(_ask_to_learn(trial, objective)) if objective else ""
+        options = MaskedSubject() if name == INSTANT else RewardGuidance() if name in (GUIDED, LORA_GUIDED) else ""
+        return f"{name} {value} {self.num_steps} {trial.subject} {asks} {learned} {options}"
+
+    def choose(self, trial: Trial, key: Key) -> tuple[str, list[Technique]]:
+        """Choose what a way draws with: whose prompt, and the techniques."""
+        name, value = key
+        if name == PLAIN:
+            return "base", []
+        if name == INSTANT:
+            return "base", [self._read_instant(trial)]
+        adapter = self.learn(trial, "dreambooth" if name in (LORA, LORA_GUIDED) else "dco")
+        lora, _ = read_lora(adapter.data, self.model)
+        if name in (LORA, DCO):
+            return "subject", [SubjectLora(lora, value)]
         text = encode_prompts(self.model, self._prompts(trial, "subject"))
-        for likeness in LIKENESSES:
-            key = (GUIDED, likeness)
-            rows[f"{GUIDED} {likeness}"] = self._add(key, trial, seed, "base", [RewardGuidance(lora, text, likeness)])
-        rows[INSTANT] = self._add((INSTANT, 0.0), trial, seed, "base", [self._read_instant(trial)])
-        if self.settings.sheet is not None:
-            self._save_sheet(trial, seed, rows)
+        return "base", [RewardGuidance(lora, text, *self.find_names(trial), value)]
 
     def _prompts(self, trial: Trial, side: str) -> list[str]:
         asked = [compile_prompt(ask.say(trial.word), trial.word, trial.subject.phrase) for ask in trial.asks]
@@ -139,15 +145,18 @@ class SubjectStudio:
         """Make the technique of one picture, the first."""
         ready = prepare_pictures(self.model, trial.references[:1], trial.word, trial.subject.phrase)
         assert ready.masks is not None
-        # Every prompt begins with the subject, so its words stand at the same place in all.
-        prompt = self._prompts(trial, "base")[0]
-        at = prompt.find(trial.subject.phrase)
-        words = find_tokens(prompt, (at, at + len(trial.subject.phrase)), self.model.sides[0])
-        return MaskedSubject((make_subject_source(self.model, ready.pictures[0], ready.masks),), words)
+        source = make_subject_source(self.model, ready.pictures[0], ready.masks, ready.outlines[0])
+        return MaskedSubject((source,), *self.find_names(trial))
+
+    def find_names(self, trial: Trial) -> tuple[Positions, tuple[Positions, ...]]:
+        """Find the subject's name, which begins every prompt, and other things, which each prompt has of its own."""
+        prompts = self._prompts(trial, "base")
+        found = [find_names(self.model, prompt, trial.subject.phrase) for prompt in prompts]
+        return found[0][0], tuple(rivals[0] for _, rivals in found)
 
     @torch.no_grad()
-    def _add(self, key: Key, trial: Trial, seed: int, side: str, techniques: Sequence[Technique]) -> list[Image.Image]:
-        """Draw all prompts of a subject by one way and judge them; picture k has the same noise in every way."""
+    def draw(self, trial: Trial, seed: int, key: Key) -> list[Image.Image]:
+        """Draw all prompts of a subject by one way; picture k has the same noise in every way."""
         default = TextToImageRequest("")
         settings = DenoiseSettings(
             seed=seed % 2**31,
@@ -159,52 +168,61 @@ class SubjectStudio:
             height_px=self.model.spec.image_px,
             preview_every=0,
         )
+        side, techniques = self.choose(trial, key)
         stream = denoise(self.model, encode_prompts(self.model, self._prompts(trial, side)), settings, techniques, [])
         while True:
             try:
                 next(stream)
             except StopIteration as end:
-                images = decode(self.model, end.value)
-                break
-        scenes = self.parser.parse(images)
-        self.table.add(
-            key, measure_identity(self.reader, trial, images, scenes), measure_fidelity(trial, trial.asks, scenes)
-        )
-        return images
+                return decode(self.model, end.value)
 
     def _save_sheet(self, trial: Trial, seed: int, rows: Mapping[str, Sequence[Image.Image]]) -> None:
         """Write the first pictures of every way below each other, the references and clean renders on top."""
-        assert self.settings.sheet is not None
+        assert self.sheet is not None
         columns = min(8, len(trial.asks))
         blank = [Image.new("RGB", trial.references[0].size, "white")] * columns
         clean = [Image.fromarray(one.rgb) for one in trial.clean]
         pictures = [*[*trial.references, *blank][:columns], *clean[:columns]]
         titles = [*["given"] * columns, *[ask.say("") for ask in trial.asks[:columns]]]
         for name, images in rows.items():
-            pictures += images[:columns]
+            pictures += [*images, *blank][:columns]
             titles += [name] * columns
-        save_sheet(self.settings.sheet / f"subject_{seed}.png", pictures, columns=columns, titles=titles)
+        save_sheet(self.sheet / f"subject_{seed}.png", pictures, columns=columns, titles=titles)
 
 
-def make_figures(table: Table) -> dict[str, Figure]:
-    """Put identity, fidelity and the gain in hypervolume together."""
-    subjects = np.arange(len(table.clean))
-    gain = [np.array(subjects)]
+def list_ways() -> list[Key]:
+    """List the ways of drawing in the order in which they are drawn: what is reported before what is swept."""
+    first: list[Key] = [(PLAIN, 0.0), (GUIDED, LIKENESSES[0]), (LORA, WEIGHTS[0]), (INSTANT, 0.0), (DCO, 1.0)]
+    swept = [*((GUIDED, value) for value in LIKENESSES[1:]), *((LORA, value) for value in WEIGHTS[1:])]
+    return [*first, *swept, (LORA_GUIDED, LIKENESSES[0])]
 
-    def measure_gain(groups: Sequence[np.ndarray]) -> float:
-        rows = [int(row) for row in groups[0]]
-        return table.curve(GUIDED, rows) - table.curve(LORA, rows)
 
-    best, plain = table.point((GUIDED, LIKENESSES[0])), table.point((PLAIN, 0.0))
-    return {
-        "hypervolume_gain": Figure(measure_gain(gain), 0.0, bootstrap(gain, measure_gain)),
-        "identity_fraction": Figure(
-            best[0], plain[0], bootstrap(gain, lambda g: table.point((GUIDED, LIKENESSES[0]), list(g[0]))[0])
-        ),
-        "prompt_fidelity_fraction": Figure(
-            best[1], 1.0, bootstrap(gain, lambda g: table.point((GUIDED, LIKENESSES[0]), list(g[0]))[1])
-        ),
-    }
+def _count_prompts(key: Key, num_prompts: int) -> int:
+    """Count the prompts that are drawn by a way."""
+    return num_prompts if key in list_ways()[:NUM_WHOLE] else min(num_prompts, SWEPT_PROMPTS)
+
+
+def _ask_to_learn(trial: Trial, objective: str) -> LearnRequest:
+    return LearnRequest(trial.references, trial.word, trial.subject.phrase, objective=objective)
+
+
+def draw_subjects(settings: RunSettings) -> list[SubjectRows]:
+    """Draw and judge `n` subjects with NUM_PROMPTS prompts each, without taking the time of anything."""
+    # As for the other techniques: less time than fp32, and all ways are drawn in it.
+    model = load_storybook(settings.device, "bf16")
+    studio = SubjectStudio(model, load_parser(PARSER_FOLDER), load_identity_reader(READER_FOLDER), settings)
+    seeds = range(FIRST_SEED, FIRST_SEED + settings.n)
+    return [studio.run_trial(seed, NUM_PROMPTS) for seed in count(seeds, "subjects")]
+
+
+def time_learning(model: ModelBundle, trials: Sequence[Trial]) -> tuple[list[float], Adapter]:
+    """Learn subjects as the page does, samples on the way included; returns seconds each, and the last adapter."""
+    results = []
+    for trial in trials:
+        *_, result = learn_stream(_ask_to_learn(trial, "dco"), OneModel(model))
+        assert isinstance(result, LearnResult)
+        results.append(result)
+    return [result.seconds for result in results], results[-1].adapter
 
 
 def time_ways(model: ModelBundle, adapter: Adapter, trial: Trial, repeats: int) -> dict[str, Figure]:
@@ -233,12 +251,10 @@ def time_ways(model: ModelBundle, adapter: Adapter, trial: Trial, repeats: int) 
 
 
 def measure(settings: RunSettings) -> dict[str, Figure]:
-    """Measure `n` subjects with NUM_PROMPTS prompts each."""
+    """Measure `n` subjects, and take the time of learning and drawing some in the page's own number format."""
+    figures = make_figures(draw_subjects(settings))
     model = load_storybook(settings.device)
-    studio = SubjectStudio(model, load_parser(PARSER_FOLDER), load_identity_reader(READER_FOLDER), settings)
-    for seed in count(range(FIRST_SEED, FIRST_SEED + settings.n), "subjects"):
-        studio.run_trial(seed, NUM_PROMPTS)
-    figures = make_figures(studio.table)
-    figures["learn_s"] = make_figure(studio.table.learn_s, unit="s")
-    trial = make_trial(FIRST_SEED, 1, held_out=True)
-    return figures | time_ways(model, studio.learn(trial), trial, 5)
+    trials = [make_trial(FIRST_SEED + index, 1, held_out=True) for index in range(min(NUM_TIMED, settings.n))]
+    seconds, adapter = time_learning(model, trials)
+    figures["learn_s"] = make_median_figure(seconds, unit="s")
+    return figures | time_ways(model, adapter, trials[-1], TIMED_TURNS)

@@ -28,7 +28,8 @@ class FitSettings:
 
     Units:  timesteps are drawn evenly from 1..max_timestep; each step takes batch_size rows of the pictures, of which
             `draws` in a row are the same picture; beta counts in units of the model's own mean error before the fit,
-            so that it fits every model; prior_weight is DreamBooth's; keep_weight weighs how much the rest of a
+            so that it fits every model; prior_weight is DreamBooth's, prior_size how many rows of a step show the
+            class, 0 as many as the pictures have; keep_weight weighs how much the rest of a
             picture, outside of the thing, must stay as the model would draw it.
     Source: the identity fit of DragDiffusion: rank 16, 80 steps of AdamW at 5e-4, batch 4, weight decay 1e-2.
     Differs: fewer steps at a higher rate, for a processor.
@@ -43,6 +44,7 @@ class FitSettings:
     seed: int = 0
     objective: str = "dreambooth"
     prior_weight: float = 1.0
+    prior_size: int = 0
     beta: float = 10.0
     draws: int = 1
     keep_weight: float = 1.0
@@ -134,7 +136,7 @@ class _Fitting:
         rows = self._draw(lesson.latents, lesson.text, lesson.base, lesson.masks)
         prior = None
         if settings.objective == "dreambooth" and lesson.prior is not None and lesson.prior_text is not None:
-            prior = self._draw(lesson.prior, lesson.prior_text, None, None, is_prior=True)
+            prior = self._draw_prior(lesson.prior, lesson.prior_text)
         share = step / settings.num_steps
         self.optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - (1 - settings.final_rate_frac) * share)
         with self.model.lock, torch.enable_grad():
@@ -174,14 +176,30 @@ class _Fitting:
         text: TextCond,
         base: TextCond | None,
         masks: torch.Tensor | None,
-        *,
-        is_prior: bool = False,
     ) -> _Rows:
         """Choose pictures, noise levels and noises for one step."""
-        settings, size = self.settings, self.settings.batch_size
-        draws = 1 if is_prior else settings.draws
-        chosen = [self._next(len(latents), is_prior) for _ in range(size // draws)]
-        picks = torch.tensor([index for index in chosen for _ in range(draws)])
+        settings = self.settings
+        chosen = [self._next(len(latents)) for _ in range(settings.batch_size // settings.draws)]
+        picks = torch.tensor([index for index in chosen for _ in range(settings.draws)])
+        return self._noise(latents, picks, text, base, masks)
+
+    def _draw_prior(self, latents: torch.Tensor, text: TextCond) -> _Rows:
+        """Choose pictures of the class at random."""
+        picks = torch.randint(
+            len(latents), (self.settings.prior_size or self.settings.batch_size,), generator=self.generator
+        )
+        return self._noise(latents, picks, text, None, None)
+
+    def _noise(
+        self,
+        latents: torch.Tensor,
+        picks: torch.Tensor,
+        text: TextCond,
+        base: TextCond | None,
+        masks: torch.Tensor | None,
+    ) -> _Rows:
+        """Noise some pictures, each to a level of its own."""
+        settings, size = self.settings, len(picks)
         # One level from each part of the range, in any order: a step sees all of it.
         parts = (torch.randperm(size, generator=self.generator) + torch.rand(size, generator=self.generator)) / size
         timesteps = (1 + parts * (settings.max_timestep - 1)).long()
@@ -199,10 +217,8 @@ class _Fitting:
             None if masks is None else masks[picks],
         )
 
-    def _next(self, count: int, is_prior: bool) -> int:
-        """Take the pictures in turn, each round in another order; class pictures at random."""
-        if is_prior:
-            return int(torch.randint(count, (), generator=self.generator))
+    def _next(self, count: int) -> int:
+        """Take the pictures in turn, each round in another order."""
         if not self.order:
             self.order = torch.randperm(count, generator=self.generator).tolist()
         return self.order.pop()

@@ -129,11 +129,12 @@ class _SidePath:
     def __call__(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """Return y + scale up(down(x)); shapes (b, ..., inputs) and (b, ..., outputs)."""
         hidden = inputs[0][self.rows]
-        down, up = self.down.to(hidden), self.up.to(hidden)
+        # The scale goes to the smallest of all factors.
+        down, up = self.down.to(hidden), (self.scale * self.up).to(hidden)
         if isinstance(module, nn.Conv2d):
-            side = self.scale * F.conv2d(F.conv2d(hidden, down, None, module.stride, module.padding), up)
+            side = F.conv2d(F.conv2d(hidden, down, None, module.stride, module.padding), up)
         else:
-            side = self.scale * (hidden @ down.T @ up.T)
+            side = hidden @ down.T @ up.T
         if self.rows == slice(None):
             return output + side
         # What a layer puts out is its own, and nobody else holds it yet.

@@ -83,7 +83,8 @@ def _refuse_others(data: bytes) -> None:
     """Refuse what is no safetensors file, by its first bytes."""
     if len(data) > MAX_LORA_MB * 2**20:
         raise UserError(f"This file has {len(data) / 2**20:.0f} MB; choose a LoRA of at most {MAX_LORA_MB} MB.")
-    if data[:1] == b"\x80" or data[:2] == b"PK":
+    # A safetensors file begins with the length of its header, which may look like any magic number, then the header.
+    if data[8:9] != b"{" and (data[:1] == b"\x80" or data[:2] == b"PK"):
         raise UserError("This file is a pickle, which can run programs and is not opened; convert it to safetensors.")
     if len(data) < 10 or data[8:9] != b"{":
         raise UserError(_DAMAGED)

@@ -22,7 +22,7 @@ from pipelines.lora import Lora
 from pipelines.lora_files import read_lora
 from pipelines.model import ModelBundle, TextCond
 from pipelines.params import validate
-from pipelines.prompt_plan import find_tokens
+from pipelines.prompt_plan import find_tokens, plan_prompt
 from pipelines.subject_measures import measure_subject
 from pipelines.subject_pictures import SubjectPictures, prepare_pictures
 from pipelines.subject_source import make_subject_source
@@ -157,7 +157,8 @@ def _adapter_arm(request: SubjectRequest, model: ModelBundle, adapter: Adapter, 
     """
     lora, left_out = _read_fitting(adapter, model)
     notes += left_out
-    prompt = _compile(request.prompt, adapter.word or request.word, adapter.phrase or request.phrase, notes)
+    phrase = adapter.phrase or request.phrase
+    prompt = _compile(request.prompt, adapter.word or request.word, phrase, notes)
     name = request.draw_by
     if name in ("auto", "instant"):
         name = "reward_guidance" if adapter.objective == "dco" else "subject_lora"
@@ -167,7 +168,8 @@ def _adapter_arm(request: SubjectRequest, model: ModelBundle, adapter: Adapter, 
     if name == "subject_lora":
         return _Arm(name, title, subject_text, prompt, (SubjectLora(lora, **options),), adapter.thumbnail)
     base_text = _encode(model, prompt.base, request.negative_prompt)
-    guided = RewardGuidance(lora, subject_text, **options)
+    words, rivals = find_names(model, prompt.base, phrase)
+    guided = RewardGuidance(lora, subject_text, words, rivals, **options)
     return _Arm(name, f"{title} + reward guidance", base_text, prompt, (guided,), adapter.thumbnail)
 
 
@@ -178,17 +180,36 @@ def _picture_arm(request: SubjectRequest, model: ModelBundle, picture: Image.Ima
     notes += subject.notes
     prompt = _compile(request.prompt, word, subject.phrase, notes)
     # The plain model reads the common name alone: a word that nobody learned would only disturb it.
-    at = prompt.base.lower().find(subject.phrase.lower())
-    words = find_tokens(prompt.base, (at, at + len(subject.phrase)), model.sides[0]) if at >= 0 else ()
+    words, rivals = find_names(model, prompt.base, subject.phrase)
     mask = subject.masks
     if mask is None:
         cells = model.spec.image_px // model.spec.px_per_cell
         mask = torch.ones(1, 1, cells, cells)
-    source = make_subject_source(model, subject.pictures[0], mask)
+    source = make_subject_source(model, subject.pictures[0], mask, subject.outlines[0] if subject.outlines else None)
     options = request.techniques.get(MaskedSubject.name, {})
-    technique = MaskedSubject((source,), words, **options)
+    technique = MaskedSubject((source,), words, rivals, **options)
     text = _encode(model, prompt.base, request.negative_prompt)
     return _Arm(MaskedSubject.name, MaskedSubject.title, text, prompt, (technique,), cut_out(subject))
+
+
+Positions = tuple[int, ...]
+
+
+def find_names(model: ModelBundle, prompt: str, phrase: str) -> tuple[Positions, tuple[Positions, ...]]:
+    """Find where a prompt names a subject by its common name, and where it names other things.
+
+    Returns: (words, rivals) as the techniques take them; (), () where it does not name the subject.
+    """
+    at = prompt.lower().find(phrase.lower()) if phrase.split() else -1
+    if at < 0:
+        return (), ()
+    side, span = model.sides[0], (at, at + len(phrase))
+    others = [
+        thing.span for thing in plan_prompt(prompt).objects if thing.span[1] <= span[0] or thing.span[0] >= span[1]
+    ]
+    return find_tokens(prompt, span, side), (
+        tuple(token for other in others for token in find_tokens(prompt, other, side)),
+    )
 
 
 def cut_out(subject: SubjectPictures) -> Image.Image:

@@ -33,6 +33,7 @@ SAMPLER = "dpmpp_2m"
 GUIDANCE = 5.5
 SAMPLE_STEPS, NUM_SAMPLES = 8, 3
 PRIOR_STEPS, NUM_PRIOR = 10, 6
+PRIOR_SIZE = 2
 # What was learned so far is copied every so many steps, for a stop to keep.
 KEEP_EVERY = 5
 BATCH_SIZE, DRAWS = 4, 2
@@ -102,7 +103,7 @@ def learn_stream(request: LearnRequest, models: ModelProvider) -> Generator[Lear
     about = Adapter(b"", word, subject.phrase, request.backend, request.objective, thumbnail=_make_thumbnail(subject))
     run = _Learning(request, model, subject, captions, about, sample_text, start)
     yield run.report(Progress(0, request.num_steps, "reading the pictures"))
-    masks = None if subject.masks is None or request.objective != "dco" else subject.masks.to(latents)
+    masks = None if subject.masks is None else subject.masks.to(latents)
     lesson = Lesson(latents, text, base, masks)
     if request.objective == "dreambooth" and request.prior_weight:
         prior = yield from _draw_prior(run, base)
@@ -191,10 +192,9 @@ def _draw_prior(run: _Learning, base: TextCond) -> Generator[LearnProgress, None
         yield run.report(replace(progress, note=f"drawing what such a thing looks like, {progress.note}"))
 
 
-def _fit(run: _Learning, lesson: Lesson) -> Generator[LearnProgress, None, None]:
-    """Fit the side paths, with samples on the way."""
-    request = run.request
-    settings = FitSettings(
+def make_settings(request: LearnRequest) -> FitSettings:
+    """Say how a request is fitted."""
+    return FitSettings(
         num_steps=request.num_steps,
         rank=request.rank,
         learning_rate=request.learning_rate,
@@ -203,13 +203,19 @@ def _fit(run: _Learning, lesson: Lesson) -> Generator[LearnProgress, None, None]
         seed=request.seed,
         objective=request.objective,
         prior_weight=request.prior_weight,
+        prior_size=PRIOR_SIZE,
         beta=request.beta,
         draws=DRAWS if request.objective == "dco" else 1,
         final_rate_frac=FINAL_RATE_FRAC,
         reach=REACH,
     )
+
+
+def _fit(run: _Learning, lesson: Lesson) -> Generator[LearnProgress, None, None]:
+    """Fit the side paths, with samples on the way."""
+    request = run.request
     at = {round((index + 1) * request.num_steps / NUM_SAMPLES) for index in range(NUM_SAMPLES)}
-    for progress in fit(run.model, lesson, settings):
+    for progress in fit(run.model, lesson, make_settings(request)):
         assert progress.lora is not None
         run.losses.append(progress.loss)
         if progress.step % KEEP_EVERY == 0 or progress.step in (1, request.num_steps):

@@ -31,7 +31,8 @@ OUTLINED = 0.3
 class SubjectPictures:
     """Hold pictures that are ready to be learned.
 
-    Shapes: masks (n, 1, h, w) in latent cells, 1 where the subject is, None where no parser outlines it.
+    Shapes: masks (n, 1, h, w) in latent cells, 1 where the subject is, None where no parser outlines it; outlines
+            (1, 1, H, W) 0..1 of each picture in pixels, None where the subject was not found.
     Units:  pictures are squares of the model's own size; boxes_px where the subject stands in each, None if unknown;
             phrase is the subject's common name; captions name it by the user's word.
     """
@@ -42,6 +43,7 @@ class SubjectPictures:
     phrase: str
     captions: tuple[str, ...]
     notes: tuple[str, ...]
+    outlines: tuple[torch.Tensor | None, ...] = ()
 
 
 def check_pictures(pictures: Sequence[Image.Image]) -> None:
@@ -87,15 +89,15 @@ def prepare_pictures(
     located = [parser.locate(crop) for crop in crops]
     found = [_largest(scene, kind) for scene, _ in located]
     side_px, side_cells = model.spec.image_px, model.spec.image_px // model.spec.px_per_cell
-    masks = []
-    for (scene, cells), thing in zip(located, found):
-        index = scene.objects.index(thing) if thing else None
-        whole = None if index is None else outline(scene, cells, parser, (side_px, side_px), index)
-        masks.append(_mark_cells(whole, side_cells))
+    outlines = [
+        outline(scene, cells, parser, (side_px, side_px), scene.objects.index(thing)) if thing else None
+        for (scene, cells), thing in zip(located, found)
+    ]
+    masks = [_mark_cells(whole, side_cells) for whole in outlines]
     phrase = phrase.strip() or _call(found, kind, notes)
     captions = tuple(_describe(scene, thing, word) for (scene, _), thing in zip(located, found))
     boxes = tuple(thing.box_px if thing else None for thing in found)
-    return SubjectPictures(tuple(crops), torch.cat(masks), boxes, phrase, captions, tuple(notes))
+    return SubjectPictures(tuple(crops), torch.cat(masks), boxes, phrase, captions, tuple(notes), tuple(outlines))
 
 
 def _prepare_whole(model: ModelBundle, pictures: Sequence[Image.Image], word: str, phrase: str) -> SubjectPictures:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from pipelines.drag_things import sharpen
+from pipelines.images import to_tensor
 from pipelines.model import ModelBundle
 from pipelines.style_reference import StyleSource, make_source
 
@@ -16,22 +18,30 @@ from pipelines.style_reference import StyleSource, make_source
 class SubjectSource:
     """Hold a picture of a subject.
 
-    Shapes: source as in `StyleSource`; mask (1, 1, h, w) in latent cells, 1 where the subject is.
+    Shapes: source as in `StyleSource`; mask (1, 1, h, w) in latent cells, 1 where the subject is; pixels (1, 3, H, W)
+            in -1..1 and outline (1, 1, H, W) 0..1, what is cut out when it is put elsewhere; None where nobody knows.
     """
 
     source: StyleSource
     mask: torch.Tensor
+    pixels: torch.Tensor | None = None
+    outline: torch.Tensor | None = None
 
 
-def make_subject_source(model: ModelBundle, picture: Image.Image, mask: torch.Tensor) -> SubjectSource:
+def make_subject_source(
+    model: ModelBundle, picture: Image.Image, mask: torch.Tensor, outline: torch.Tensor | None = None
+) -> SubjectSource:
     """Encode a picture whose sides the model can draw, with its mask (1, 1, h, w) in latent cells.
 
+    Shapes: outline (1, 1, H, W) in pixels of the picture, roughly, if it is known.
     Raises: ValueError if the mask has other sides than the latents.
     """
     source = make_source(model, picture)
     if mask.shape[2:] != source.latents.shape[2:]:
         raise ValueError(f"mask of {tuple(mask.shape[2:])} cells for latents of {tuple(source.latents.shape[2:])}")
-    return SubjectSource(source, mask.to(source.latents))
+    pixels = None if outline is None else to_tensor([picture]).to(source.latents)
+    outline = None if outline is None or pixels is None else sharpen(outline.to(pixels), pixels)
+    return SubjectSource(source, mask.to(source.latents), pixels, outline)
 
 
 def fit_mask(mask: torch.Tensor, num_patches: int) -> torch.Tensor:

@@ -36,12 +36,12 @@ class LearnRequest:
     sample_prompt: str = text("", 10_000, label="Sample prompt", help="Drawn now and then while it learns.")
     num_steps: int = ranged(110, 1, 2000, 1, label="Learning steps", help="More steps are slower and more alike.")
     rank: int = ranged(8, 1, 64, 1, label="Rank", help="How much the adapter can hold; its file grows with it.")
-    learning_rate: float = ranged(2e-3, 1e-5, 1e-2, 1e-5, label="Learning rate", help="How big each step is.")
+    learning_rate: float = ranged(4e-3, 1e-5, 1e-2, 1e-5, label="Learning rate", help="How big each step is.")
     beta: float = ranged(
-        4.0, 0.1, 1000.0, 0.1, label="Beta", help="DCO: the higher, the sooner it is satisfied and stops."
+        3.0, 0.1, 1000.0, 0.1, label="Beta", help="DCO: the higher, the sooner it is satisfied and stops."
     )
     prior_weight: float = ranged(
-        1.0, 0.0, 10.0, 0.1, label="Prior preservation", help="DreamBooth: how much the class must stay as it was."
+        0.2, 0.0, 10.0, 0.1, label="Prior preservation", help="DreamBooth: how much the class must stay as it was."
     )
     seed: int = ranged(0, 0, 2**32 - 1, 1, label="Seed", help="The same seed and settings learn the same.")
     backend: str = text(DEFAULT_BACKEND, 100, label="Backend", help="Which model learns.")

@@ -1,8 +1,9 @@
 """Masked subject: one picture of a thing is enough to draw it elsewhere, without learning.
 
-In self-attention each patch of the new picture also looks at the patches of the given one that show the thing, and at
-no other: what stands around it is not carried along. Where the thing is being drawn says the word's cross-attention of
-the step before.
+Once the model has settled where the thing will be, the given one is cut out and put there, into the clean estimate; the
+steps that remain redraw it in the prompt's manner, as far as `hold` lets them. In self-attention each patch of the new
+picture also looks at the patches of the given one that show the thing, and at no other: what stands around it is not
+carried along. Where the thing is being drawn says the word's cross-attention of the step before.
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from pipelines.attention import AttentionLayer, Processor, attention_probs, patched, project_qkv, run_attention
-from pipelines.attention_maps import smooth, to_grid
+from pipelines.attention import AttentionLayer, Processor, patched, run_attention
+from pipelines.attention_maps import to_grid
 from pipelines.model import ModelBundle
 from pipelines.params import ranged, validate
 from pipelines.schedules import list_timesteps
 from pipelines.style_attention import StyledProcessor, join_keys
 from pipelines.style_reference import Features, choose_layers, read_features
+from pipelines.subject_paste import paste
 from pipelines.subject_source import SubjectSource, fit_mask
 from pipelines.techniques.base import Hooks, Turn
 from pipelines.types import Progress, RunInfo, StepContext
+from pipelines.word_places import WordPlaces
 
-# Below this share of its maximum a word's attention says nothing about where its thing is.
-MIN_ATTENTION = 0.2
+# Earlier than at this share of the steps nobody knows where the thing will be; from the second on the model redraws it.
+HOLD_FROM, SOFT_FROM = 0.25, 0.7
 
 
 @dataclass(frozen=True)
@@ -36,26 +39,35 @@ class MaskedSubject:
     """Draw the thing of one picture in a new one, at once.
 
     Units:   strength is the share of attention that goes to the given thing where it is being drawn; 0 is plain
-             attention, bit for bit. depth as in Visual Style Prompting. words are the positions of the thing's name in
-             the prompt; without any, every patch may look at the thing.
-    Points:  init (reads the picture), before_unet (knows the step), patch (self-attention; watches cross-attention).
+             attention, bit for bit. hold is the share of the given thing in the clean estimate of the late steps; 0
+             leaves it to attention alone. depth as in Visual Style Prompting. words are the positions of the thing's
+             name in the prompt; without any, every patch may look at the thing, and it is not put in; rivals those of
+             other things, once or for each picture.
+    Points:  init (reads the picture), before_unet (knows the step), edit_x0 (puts the thing in), patch (self-attention;
+             watches cross-attention).
     Source:  Song et al. 2024, MoMA, arXiv 2404.05674: masked keys and values of one picture, an attention shortcut, the
              word's map of the step before, thresholded at 0.2.
     Differs: no trained adapter and no language model: one softmax over own and given patches instead of a second
-             attention that is added; the picture is noised to the level of each step instead of read at level 0.
+             attention that is added; the picture is noised to the level of each step instead of read at level 0. The
+             thing is put into the picture at a middle noise level besides, because patches of attention are too coarse
+             for marks that nobody learned.
     """
 
     name: ClassVar[str] = "masked_subject"
     title: ClassVar[str] = "Instant"
     source: ClassVar[str] = "Song et al. 2024, MoMA: Multimodal LLM Adapter for Fast Personalized Image Generation"
-    points: ClassVar[tuple[str, ...]] = ("init", "before_unet", "patch")
+    points: ClassVar[tuple[str, ...]] = ("init", "before_unet", "edit_x0", "patch")
     needs_first_order: ClassVar[bool] = False
     needs_whole_batch: ClassVar[bool] = False
     needs_whole_picture: ClassVar[bool] = True
 
     references: tuple[SubjectSource, ...] = ()
     words: tuple[int, ...] = ()
+    rivals: tuple[tuple[int, ...], ...] = ()
     strength: float = ranged(0.7, 0.0, 1.0, 0.05, label="Strength", help="How much is taken from the thing given.")
+    hold: float = ranged(
+        0.6, 0.0, 1.0, 0.05, label="Hold", help="How much the thing stays as given; 0 never puts it in."
+    )
     depth: int = ranged(4, 1, 4, 1, label="Depth", help="1 changes the finest decoder layers, 4 all layers.")
     from_frac: float = ranged(0.05, 0.0, 1.0, 0.05, label="From", help="Share of the steps before the thing is heard.")
     until_frac: float = ranged(0.9, 0.0, 1.0, 0.05, label="Until", help="Share of the steps until which it is heard.")
@@ -85,9 +97,11 @@ class _SubjectHooks(Hooks):
         self.read: list[dict[int, Features]] = []
         # None outside the technique's share of the steps, and while other techniques draft before the first.
         self.heard: list[Features] | None = None
-        # Maps of this step by watched layer, one (b, 1, h, w) per call, and the places of the step before, 0..1.
-        self.seen: dict[str, list[torch.Tensor]] = {}
+        # Where the thing's name drew attention in the step before.
+        self.places = WordPlaces(technique.words, self.size_cells, technique.rivals)
         self.place: torch.Tensor | None = None
+        # The estimate that the thing was put into, and where; found once.
+        self.held: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         # Pictures of a run may come in several calls: how many each layer has already met in this step.
         self.met: dict[str, int] = {}
 
@@ -109,8 +123,7 @@ class _SubjectHooks(Hooks):
         """Take out what was read at this step's noise level, and where the thing was in the step before."""
         is_heard = self.read and ctx.timestep in self.timesteps
         self.heard = [features[ctx.timestep] for features in self.read] if is_heard else None
-        self.place = average_places([torch.cat(maps) for maps in self.seen.values()])
-        self.seen, self.met = {}, {}
+        self.place, self.met = self.places.take(), {}
         return latents
 
     def patch(self, model: ModelBundle) -> AbstractContextManager[object]:
@@ -125,15 +138,23 @@ class _SubjectHooks(Hooks):
         stack = ExitStack()
         stack.enter_context(patched(model.unet, lambda layer: layer.name in self.layers, make))
         if self.technique.words:
-            coarsest = model.spec.coarsest_cells
-            stack.enter_context(
-                patched(
-                    model.unet,
-                    lambda layer: layer.kind == "cross" and layer.cells > coarsest,
-                    lambda layer, previous: _Watcher(self, layer.name, previous),
-                )
-            )
+            stack.enter_context(self.places.watch(model))
         return stack
+
+    def edit_x0(self, x0: torch.Tensor, ctx: StepContext) -> torch.Tensor:
+        """Put the thing into the clean estimate, at the steps that hold it there."""
+        technique = self.technique
+        first = technique.references[0] if self.read and technique.strength else None
+        if first is None or first.outline is None or not technique.hold or ctx.fraction < HOLD_FROM:
+            return x0
+        if self.held is None:
+            place = self.places.average()
+            if place is None:
+                return x0
+            self.held = paste(ctx.model, x0, first, place)
+        pasted, inside, new = self.held
+        # First all that changed, so that nothing is left of the thing that the model had begun; then the thing alone.
+        return torch.lerp(x0, pasted, new if ctx.fraction < SOFT_FROM else inside * technique.hold)
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, layer: str, kernel: str) -> torch.Tensor:
         """Mix the values of the prompt's half with the thing's; shapes (b2, heads, n, d)."""
@@ -163,46 +184,3 @@ class _SubjectHooks(Hooks):
         size = to_grid(num_patches, self.size_cells)
         place = self.place[first : first + num_images]
         return F.adaptive_avg_pool2d(place, size).flatten(1)[:, None, :, None]
-
-    def see(self, layer: str, attn: torch.nn.Module, hidden: torch.Tensor, text: torch.Tensor) -> None:
-        """Note where the thing's name draws attention in the prompt's half of one layer."""
-        q, k, _ = project_qkv(attn, hidden.chunk(2)[1], text.chunk(2)[1])
-        probs = attention_probs(q, k)[..., list(self.technique.words)].float().mean((1, 3))
-        grid = probs.unflatten(1, to_grid(probs.shape[1], self.size_cells))[:, None]
-        whole = F.interpolate(smooth(grid), size=self.size_cells, mode="bilinear")
-        self.seen.setdefault(layer, []).append(whole)
-
-
-class _Watcher:
-    """Compute a cross-attention layer as before, and let the hooks see it."""
-
-    def __init__(self, hooks: _SubjectHooks, layer: str, previous: Processor) -> None:
-        self.hooks, self.layer, self.previous = hooks, layer, previous
-
-    def __call__(
-        self,
-        attn: torch.nn.Module,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        **_: object,
-    ) -> torch.Tensor:
-        """Return the layer's output; shapes (b2, n, c), text (b2, m, e)."""
-        if encoder_hidden_states is not None:
-            self.hooks.see(self.layer, attn, hidden_states, encoder_hidden_states)
-        out: torch.Tensor = self.previous(attn, hidden_states, encoder_hidden_states, attention_mask)
-        return out
-
-
-def average_places(seen: list[torch.Tensor]) -> torch.Tensor | None:
-    """Average the maps of the layers of one step and stretch them to 0..1 in each picture.
-
-    Shapes:  maps (b, 1, h, w) of a run's pictures, one per layer; returns the same, None if nothing was seen.
-    Source:  Song et al. 2024, arXiv 2404.05674, released code: min-max, zero below 0.2, min-max again.
-    """
-    if not seen:
-        return None
-    mean = torch.stack(seen).mean(0)
-    low, high = mean.amin((2, 3), keepdim=True), mean.amax((2, 3), keepdim=True)
-    share = (mean - low) / (high - low).clamp_min(1e-8)
-    return torch.where(share > MIN_ATTENTION, share, torch.zeros_like(share))

@@ -123,3 +123,13 @@ def test_plain_diffusers_draws_the_same(
         drawn[name] = own
     assert torch.allclose(drawn["adapted"], theirs, atol=1e-4)
     assert not torch.allclose(drawn["plain"], theirs, atol=1e-3)
+
+
+def test_a_header_length_that_looks_like_a_pickle_is_read(tiny_sd: ModelBundle) -> None:
+    lora = make_loud_lora(tiny_sd)
+    for filler in range(0, 512, 8):
+        data = write_lora(lora, {"word": "my boat", "filler": "x" * filler})
+        if data[0] == 0x80:
+            break
+    assert data[0] == 0x80 and read_about(data)["word"] == "my boat"
+    assert read_lora(data, tiny_sd)[0].paths.keys() == lora.paths.keys()

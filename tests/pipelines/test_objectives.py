@@ -74,3 +74,20 @@ def test_a_wrong_setting_is_a_programming_error(tiny_sd: ModelBundle) -> None:
     for settings in (FitSettings(objective="luck"), FitSettings(batch_size=3, draws=2)):
         with pytest.raises(ValueError, match="objective"):
             next(fit(tiny_sd, Lesson(latents, text), settings))
+
+
+def test_class_pictures_take_rows_of_their_own(tiny_sd: ModelBundle) -> None:
+    with torch.no_grad():
+        latents = encode(tiny_sd, to_tensor([make_ramp(64)]))
+        text = encode_prompt(tiny_sd, "my boat", size_px=(64, 64))
+        base = encode_prompt(tiny_sd, "a boat", size_px=(64, 64))
+    lesson = Lesson(latents, text, base, prior=latents.flip(3).repeat(3, 1, 1, 1), prior_text=base)
+    rows: list[int] = []
+    handle = tiny_sd.unet.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    try:
+        for size in (0, 1):
+            settings = FitSettings(num_steps=1, rank=2, batch_size=4, prior_size=size, max_timestep=900)
+            finish(fit(tiny_sd, lesson, settings))  # type: ignore[arg-type]
+    finally:
+        handle.remove()
+    assert rows == [8, 5]

@@ -12,7 +12,7 @@ from pipelines.attention import run_attention
 from pipelines.model import ModelBundle
 from pipelines.style_reference import make_source
 from pipelines.subject_source import SubjectSource, fit_mask, make_subject_source
-from pipelines.techniques.masked_subject import MaskedSubject, average_places
+from pipelines.techniques.masked_subject import MaskedSubject
 from tests.pictures import make_ramp
 from tests.runs import describe_run, draw
 
@@ -58,12 +58,6 @@ def test_a_mask_of_another_size_is_a_programming_error(tiny_sd: ModelBundle) -> 
         make_subject_source(tiny_sd, make_ramp(64), torch.ones(1, 1, 4, 4))
 
 
-def test_places_are_stretched_and_cut() -> None:
-    maps = torch.tensor([[0.1, 0.15], [0.3, 0.5]])[None, None]
-    assert average_places([maps])[0, 0].flatten().tolist() == pytest.approx([0, 0, 0.5, 1])  # type: ignore[index]
-    assert average_places([]) is None
-
-
 def test_one_picture_at_a_time_is_the_same(tiny_sd: ModelBundle) -> None:
     technique = MaskedSubject((make_subject(tiny_sd),), words=(3,), from_frac=0.0)
     together = draw(tiny_sd, "a red boat", technique, num_images=3, num_steps=3).latents
@@ -91,3 +85,34 @@ def test_a_picture_is_read_once_for_all_seeds(tiny_sd: ModelBundle) -> None:
     known = len(tiny_sd.style_memory)
     draw(tiny_sd, "a red boat", MaskedSubject((make_subject(tiny_sd),)), seed=9)
     assert len(tiny_sd.style_memory) == known and any(source.key in name for name in tiny_sd.style_memory)
+
+
+def test_the_thing_is_put_in_where_it_is_cut_out_and_named(tiny_sd: ModelBundle) -> None:
+    outline = torch.zeros(1, 1, 64, 64)
+    outline[..., :32, :32] = 1.0
+    bare = make_subject(tiny_sd)
+    cut = make_subject_source(tiny_sd, make_ramp(64), bare.mask, outline)
+    options = {"words": (3,), "from_frac": 0.0}
+
+    def run(subject: SubjectSource, **changes: object) -> torch.Tensor:
+        technique = MaskedSubject((subject,), **(options | changes))  # type: ignore[arg-type]
+        return draw(tiny_sd, "a red boat", technique, num_images=2, num_steps=6).latents
+
+    without = run(bare)
+    assert torch.equal(run(cut, hold=0.0), without), "with hold 0 nothing is put in"
+    assert torch.equal(run(cut, words=()), run(bare, words=())), "nobody knows where an unnamed thing is"
+    weak, strong = ((run(cut, hold=hold) - without).abs().mean() for hold in (0.1, 1.0))
+    assert float(weak) > 0 and float(strong) > 0 and not torch.equal(weak, strong)
+
+
+def test_only_the_late_steps_may_redraw_the_thing(tiny_sd: ModelBundle) -> None:
+    run, ctx = describe_run(tiny_sd, "a red boat", size_cells=(8, 8))
+    subject = make_subject_source(tiny_sd, make_ramp(64), make_subject(tiny_sd).mask, torch.ones(1, 1, 64, 64))
+    x0 = torch.zeros(1, tiny_sd.spec.latent_channels, 8, 8)
+    inside, new = (torch.zeros(1, 1, 8, 8) for _ in range(2))
+    inside[..., :2], new[..., :4] = 1, 1
+    with MaskedSubject((subject,), words=(3,), hold=0.25).open(tiny_sd, run) as hooks:
+        hooks.read, hooks.held = [{}], (x0 + 1, inside, new)  # type: ignore[attr-defined]
+        early, middle, late = (hooks.edit_x0(x0, replace(ctx, fraction=at)) for at in (0.2, 0.5, 0.9))
+    assert torch.equal(early, x0)
+    assert torch.equal(middle, x0 + new) and torch.equal(late, x0 + 0.25 * inside)

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pipelines.attention import list_layers
 from pipelines.cfg_batch import guide, run_cond, run_halves
 from pipelines.lora import Lora, adapt
 from pipelines.model import ModelBundle
 from pipelines.style_reference import make_source
 from pipelines.techniques.cfg_rescale import CfgRescale
-from pipelines.techniques.reward_guidance import RewardGuidance
+from pipelines.techniques.reward_guidance import RewardGuidance, widen
 from pipelines.techniques.style_aligned import StyleAligned
 from pipelines.techniques.subject_lora import SubjectLora
 from pipelines.text_side import encode_prompt
@@ -30,7 +31,7 @@ def test_the_prediction_is_the_formula(tiny_model: ModelBundle, reach: str) -> N
     text = encode_prompt(model, "my red boat on the sea", size_px=(64, 64))
     run, ctx = describe_run(model, "a red boat on the sea", size_cells=(8, 8), num_images=3)
     latents = torch.randn(3, model.spec.latent_channels, 8, 8, generator=torch.Generator().manual_seed(1))
-    technique = RewardGuidance(lora, text, likeness=0.6)
+    technique = RewardGuidance(lora, text, likeness=0.6, from_frac=0.0)
     with technique.open(model, run) as hooks:
         halves = hooks.predict(latents, ctx, lambda noisy, words: run_halves(model, noisy, ctx.timestep, words))
     ours = guide(*halves, 4.0)
@@ -43,7 +44,7 @@ def test_the_prediction_is_the_formula(tiny_model: ModelBundle, reach: str) -> N
 
 
 def test_one_picture_at_a_time_is_the_same(tiny_sd: ModelBundle) -> None:
-    technique = RewardGuidance(make_loud_lora(tiny_sd))
+    technique = RewardGuidance(make_loud_lora(tiny_sd), words=(3,))
     together = draw(tiny_sd, "a red boat", technique, num_images=3).latents
     plan = replace(tiny_sd.plan, images_per_call=1)
     alone = draw(replace(tiny_sd, plan=plan), "a red boat", technique, num_images=3).latents
@@ -61,6 +62,58 @@ def test_without_anything_new_any_likeness_changes_nothing(tiny_model: ModelBund
     assert torch.equal(drawn.latents, plain) and "no subject" in drawn.notes[0]
 
 
+def test_the_subject_pulls_only_where_it_is_named(tiny_sd: ModelBundle) -> None:
+    model, lora = tiny_sd, make_loud_lora(tiny_sd)
+    run, ctx = describe_run(model, "a red boat on the sea", size_cells=(8, 8), num_images=2)
+    latents = torch.randn(2, model.spec.latent_channels, 8, 8, generator=torch.Generator().manual_seed(1))
+    place = torch.zeros(2, 1, 8, 8)
+    place[0, :, :2], place[1, :, :, 6:] = 1.0, 1.0
+
+    def predict(words: tuple[int, ...], seen: torch.Tensor | None) -> torch.Tensor:
+        with RewardGuidance(lora, None, words, likeness=0.6, from_frac=0.0).open(model, run) as hooks:
+            if seen is not None:
+                hooks.places.take = lambda: seen  # type: ignore[attr-defined]
+            with torch.no_grad():
+                return hooks.predict(latents, ctx, lambda noisy, text: run_halves(model, noisy, ctx.timestep, text))[1]
+
+    with torch.no_grad():
+        cond = run_halves(model, latents, ctx.timestep, ctx.text)[1]
+    everywhere, within = predict((), None) - cond, predict((3,), place) - cond
+    assert torch.allclose(within, everywhere * widen(place), atol=1e-5)
+    assert float(within[0, :, 2:].abs().max()) < 1e-5 < float(within[0, :, :2].abs().min())
+
+
+def test_it_begins_later_than_the_picture(tiny_sd: ModelBundle) -> None:
+    lora = make_loud_lora(tiny_sd)
+    plain = draw(tiny_sd, "a red boat", num_images=2, num_steps=3).latents
+    never, late, always = (
+        draw(tiny_sd, "a red boat", RewardGuidance(lora, None, (3,), from_frac=at), num_images=2, num_steps=3).latents
+        for at in (1.0, 0.5, 0.0)
+    )
+    assert torch.equal(never, plain)
+    assert not torch.equal(late, plain) and not torch.equal(late, always)
+
+
+def test_a_place_is_widened() -> None:
+    place = torch.zeros(1, 1, 32, 32)
+    place[..., 4, 4], place[..., 20, 20] = 1.0, 0.2
+    wide = widen(place)
+    assert wide[0, 0, 4].nonzero().flatten().tolist() == [3, 4, 5] and float(wide[0, 0, 20].max()) == 0
+    assert float(widen(torch.full((1, 1, 1, 1), 0.375))) == pytest.approx(0.5)
+
+
+def test_watching_is_left_as_it_was_found(tiny_sd: ModelBundle) -> None:
+    lora, source = make_loud_lora(tiny_sd), make_source(tiny_sd, make_ramp(64))
+    before = [type(module.processor) for _, module in list_layers(tiny_sd.unet)]
+    named = RewardGuidance(lora, None, (3,))
+    plain = RewardGuidance(lora)
+    assert not torch.equal(draw(tiny_sd, "a red boat", named).latents, draw(tiny_sd, "a red boat", plain).latents)
+    aligned = StyleAligned((source,))
+    together = [draw(tiny_sd, "a red boat", first, aligned, num_images=2).latents for first in (named, plain)]
+    assert together[0].isfinite().all() and not torch.equal(*together)
+    assert [type(module.processor) for _, module in list_layers(tiny_sd.unet)] == before
+
+
 def test_it_guides_beside_others(tiny_sd: ModelBundle) -> None:
     technique = RewardGuidance(make_loud_lora(tiny_sd))
     source = make_source(tiny_sd, make_ramp(64))
@@ -75,3 +128,17 @@ def test_the_plain_adapter_is_an_adapted_model(tiny_model: ModelBundle) -> None:
     lora = make_loud_lora(tiny_model)
     drawn = draw(tiny_model, "a red boat", SubjectLora(lora, 0.5)).latents
     assert torch.allclose(drawn, draw(adapt(tiny_model, Lora(lora.paths, 0.5)), "a red boat").latents, atol=1e-5)
+
+
+def test_the_subject_is_asked_ten_times_at_most(tiny_sd: ModelBundle) -> None:
+    technique, rows = RewardGuidance(make_loud_lora(tiny_sd), words=(3,), from_frac=0.0), []
+    handle = tiny_sd.unet.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    try:
+        fine = draw(tiny_sd, "a red boat", technique, num_steps=20).latents
+        assert rows == [3, 2] * 10
+        rows.clear()
+        draw(tiny_sd, "a red boat", technique, num_steps=6)
+        assert rows == [3] * 6
+    finally:
+        handle.remove()
+    assert fine.isfinite().all()
