@@ -13,9 +13,18 @@ from pipelines.adapters import Adapter, read_adapter
 from pipelines.drag_points import DragPair, check_pairs
 from pipelines.enlarged_size import plan_size
 from pipelines.errors import BackendUnavailable, CompositionError, UserError
+from pipelines.low_light_types import (
+    WAYS_OF_LIGHTING,
+    DarkenRequest,
+    LightArm,
+    LowLightProgress,
+    LowLightRequest,
+    LowLightResult,
+)
 from pipelines.params import Choice, Flag, Range, Text, ranges, specs, validate
 from pipelines.png_settings import (
     read_drag_settings,
+    read_low_light_settings,
     read_settings,
     read_style_settings,
     read_subject_settings,
@@ -56,12 +65,22 @@ from pipelines.types import (
     SuperResolutionResult,
     TextToImageRequest,
 )
-from pipelines.uploads import Upload, read_mask, read_photo, read_picture, read_pictures, write_mask
+from pipelines.uploads import (
+    Upload,
+    read_burst,
+    read_dark_photo,
+    read_mask,
+    read_photo,
+    read_picture,
+    read_pictures,
+    write_mask,
+)
 
 if TYPE_CHECKING:
     from pipelines.cache import ModelStore
     from pipelines.drag_editing import ask_for_picture, drag_stream, fit_picture, fit_request
     from pipelines.layout import propose_layout
+    from pipelines.low_light import darken_photo, low_light_stream, tell_light
     from pipelines.model import badge, unknown_words
     from pipelines.personalization import check_adapter, subject_stream
     from pipelines.runtime import kept_folder
@@ -76,15 +95,18 @@ _LATE = {
     "ask_for_picture": "pipelines.drag_editing",
     "badge": "pipelines.model",
     "check_adapter": "pipelines.personalization",
+    "darken_photo": "pipelines.low_light",
     "dim_surroundings": "pipelines.subject_sheet",
     "drag_stream": "pipelines.drag_editing",
     "fit_picture": "pipelines.drag_editing",
     "fit_request": "pipelines.drag_editing",
     "kept_folder": "pipelines.runtime",
     "learn_stream": "pipelines.subject_learning",
+    "low_light_stream": "pipelines.low_light",
     "propose_captions": "pipelines.subject_learning",
     "propose_layout": "pipelines.layout",
     "subject_stream": "pipelines.personalization",
+    "tell_light": "pipelines.low_light",
     "unknown_words": "pipelines.model",
     "style_stream": "pipelines.style_prompting",
     "super_resolution_stream": "pipelines.super_resolution",
@@ -96,11 +118,13 @@ __all__ = [
     "SAMPLERS",
     "STYLE_TECHNIQUES",
     "SUBJECT_TECHNIQUES",
+    "WAYS_OF_LIGHTING",
     "Adapter",
     "AdapterStore",
     "BackendUnavailable",
     "Choice",
     "CompositionError",
+    "DarkenRequest",
     "DragPair",
     "DragProgress",
     "DragRequest",
@@ -110,6 +134,10 @@ __all__ = [
     "LearnProgress",
     "LearnRequest",
     "LearnResult",
+    "LightArm",
+    "LowLightProgress",
+    "LowLightRequest",
+    "LowLightResult",
     "Measure",
     "ModelStore",
     "Progress",
@@ -134,19 +162,24 @@ __all__ = [
     "check_adapter",
     "check_pairs",
     "collect_no_garbage",
+    "darken_photo",
     "dim_surroundings",
     "drag_stream",
     "fit_picture",
     "fit_request",
     "kept_folder",
     "learn_stream",
+    "low_light_stream",
     "make_owner",
     "plan_size",
     "propose_captions",
     "propose_layout",
     "ranges",
     "read_adapter",
+    "read_burst",
+    "read_dark_photo",
     "read_drag_settings",
+    "read_low_light_settings",
     "read_mask",
     "read_photo",
     "read_picture",
@@ -160,6 +193,7 @@ __all__ = [
     "style_stream",
     "subject_stream",
     "super_resolution_stream",
+    "tell_light",
     "text_to_image_stream",
     "to_plain_prompt",
     "to_python",

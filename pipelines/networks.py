@@ -13,24 +13,38 @@ from typing import Protocol, TypeVar
 import torch
 
 from pipelines.backends import PROJECT_DIR
+from pipelines.curve_net import CurveNet, load_curve_net
 from pipelines.restorer import Restorer, load_restorer
 from pipelines.sr_lite import SrLite, load_sr_lite
 
 ASSETS = PROJECT_DIR / "assets"
-# Which networks a mode of super-resolution runs, with the command that makes their weights.
-_RECIPES = {"sr_lite": "make train-sr-lite", "restorer": "make train-restorer"}
-_NEEDED = {"faithful": ("sr_lite",), "detail": ("sr_lite", "restorer"), "damage": ("restorer",)}
+# Which networks a mode runs, of super-resolution and of lighting, with the command that makes their weights.
+_RECIPES = {
+    "sr_lite": "make train-sr-lite",
+    "restorer": "make train-restorer",
+    "curve_net": "make train-curve-net",
+}
+_NEEDED = {
+    "faithful": ("sr_lite",),
+    "detail": ("sr_lite", "restorer"),
+    "damage": ("restorer",),
+    "explore": ("sr_lite",),
+    "curve": ("curve_net",),
+    "retinex": ("curve_net",),
+    "diffusion": ("curve_net", "restorer"),
+}
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 class Networks:
-    """Hand out the enlarger and the restorer."""
+    """Hand out the enlarger, the restorer and the curve network."""
 
     def __init__(self, folder: Path = ASSETS) -> None:
         self._folder = folder
         self._build_lock = threading.Lock()
         self._enlarger: SrLite | None = None
         self._restorer: Restorer | None = None
+        self._curve_net: CurveNet | None = None
 
     @property
     def enlarger(self) -> SrLite:
@@ -54,8 +68,19 @@ class Networks:
                 self._restorer = to_fast_layout(load_restorer(self._folder / "restorer"))
             return self._restorer
 
+    @property
+    def curve_net(self) -> CurveNet:
+        """Return the network that lights dark pictures by curves.
+
+        Raises: BackendUnavailable if its files are missing or broken.
+        """
+        with self._build_lock:
+            if self._curve_net is None:
+                self._curve_net = to_fast_layout(load_curve_net(self._folder / "curve_net"))
+            return self._curve_net
+
     def explain_missing(self, mode: str) -> str:
-        """Say in one sentence why a mode of super-resolution cannot run; empty if it can. Loads nothing."""
+        """Say in one sentence why a mode of super-resolution or lighting cannot run; empty if it can. Loads nothing."""
         missing = [name for name in _NEEDED.get(mode, ()) if not (self._folder / name / "model.safetensors").is_file()]
         commands = " and ".join(f"`{_RECIPES[name]}`" for name in missing)
         return f"The weights of this mode are not here; run {commands}, or choose another mode." if missing else ""

@@ -17,6 +17,7 @@ from PIL import Image
 from pipelines import (
     DragResult,
     ImageResult,
+    LowLightResult,
     StyleResult,
     SubjectResult,
     SuperResolutionResult,
@@ -50,7 +51,7 @@ def own_folder() -> Iterator[Path]:
 
 
 def save_png(
-    result: ImageResult | StyleResult | DragResult | SubjectResult | SuperResolutionResult,
+    result: ImageResult | StyleResult | DragResult | SubjectResult | SuperResolutionResult | LowLightResult,
     index: int = 0,
     **options: Any,
 ) -> str:
