@@ -86,6 +86,7 @@ bench: $(SYSTEM_READY)
 	$(PY) -m benchmarks run t2i_techniques --json benchmarks/results/t2i_techniques.json
 	$(PY) -m benchmarks run style --json benchmarks/results/style.json
 	$(PY) -m benchmarks run drag --json benchmarks/results/drag.json
+	$(PY) -m benchmarks run personalization --json benchmarks/results/personalization.json
 	$(PY) -m benchmarks run super_resolution --json benchmarks/results/super_resolution.json
 	$(PY) -m benchmarks run low_light --json benchmarks/results/low_light.json
 	$(PY) -m benchmarks run t2i_speed --json benchmarks/results/t2i_speed.json
