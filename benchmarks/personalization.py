@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +28,9 @@ from benchmarks.subject_rows import (
     INSTANT,
     LIKENESSES,
     LORA,
-    LORA_GUIDED,
     PLAIN,
     SWEPT_PROMPTS,
+    UNSHOWN,
     WEIGHTS,
     Key,
     SubjectRows,
@@ -42,7 +43,7 @@ from pipelines.denoise import DenoiseSettings, denoise
 from pipelines.images import decode
 from pipelines.lora_files import read_lora
 from pipelines.model import ModelBundle
-from pipelines.personalization import Positions, find_names, subject_stream
+from pipelines.personalization import Positions, find_names, read_own_picture, subject_stream
 from pipelines.scene_parser import SceneParser, load_parser
 from pipelines.subject_learning import learn_stream, make_settings
 from pipelines.subject_pictures import prepare_pictures
@@ -118,9 +119,9 @@ class SubjectStudio:
         """Say all that decides a way's pictures."""
         name, value = key
         asks = trial.asks[: _count_prompts(key, len(trial.asks))]
-        objective = "dreambooth" if name in (LORA, LORA_GUIDED) else "dco" if name in (DCO, GUIDED) else ""
+        objective = "dreambooth" if name == LORA else "dco" if name in (DCO, GUIDED, UNSHOWN) else ""
         learned = make_settings(_ask_to_learn(trial, objective)) if objective else ""
-        options = MaskedSubject() if name == INSTANT else RewardGuidance() if name in (GUIDED, LORA_GUIDED) else ""
+        options = MaskedSubject() if name == INSTANT else RewardGuidance() if name in (GUIDED, UNSHOWN) else ""
         return f"{name} {value} {self.num_steps} {trial.subject} {asks} {learned} {options}"
 
     def choose(self, trial: Trial, key: Key) -> tuple[str, list[Technique]]:
@@ -130,12 +131,13 @@ class SubjectStudio:
             return "base", []
         if name == INSTANT:
             return "base", [self._read_instant(trial)]
-        adapter = self.learn(trial, "dreambooth" if name in (LORA, LORA_GUIDED) else "dco")
+        adapter = self.learn(trial, "dreambooth" if name == LORA else "dco")
         lora, _ = read_lora(adapter.data, self.model)
         if name in (LORA, DCO):
             return "subject", [SubjectLora(lora, value)]
         text = encode_prompts(self.model, self._prompts(trial, "subject"))
-        return "base", [RewardGuidance(lora, text, *self.find_names(trial), value)]
+        own = () if name == UNSHOWN else read_own_picture(self.model, adapter)
+        return "base", [RewardGuidance(lora, text, *self.find_names(trial), own, value)]
 
     def _prompts(self, trial: Trial, side: str) -> list[str]:
         asked = [compile_prompt(ask.say(trial.word), trial.word, trial.subject.phrase) for ask in trial.asks]
@@ -194,7 +196,7 @@ def list_ways() -> list[Key]:
     """List the ways of drawing in the order in which they are drawn: what is reported before what is swept."""
     first: list[Key] = [(PLAIN, 0.0), (GUIDED, LIKENESSES[0]), (LORA, WEIGHTS[0]), (INSTANT, 0.0), (DCO, 1.0)]
     swept = [*((GUIDED, value) for value in LIKENESSES[1:]), *((LORA, value) for value in WEIGHTS[1:])]
-    return [*first, *swept, (LORA_GUIDED, LIKENESSES[0])]
+    return [*first, *swept, (UNSHOWN, LIKENESSES[0])]
 
 
 def _count_prompts(key: Key, num_prompts: int) -> int:
@@ -228,18 +230,19 @@ def time_learning(model: ModelBundle, trials: Sequence[Trial]) -> tuple[list[flo
 def time_ways(model: ModelBundle, adapter: Adapter, trial: Trial, repeats: int) -> dict[str, Figure]:
     """Time one picture by the plain model and by the subject's, alternately, and Instant from nothing."""
     prompt = trial.asks[0].say(trial.word)
+    words: dict[str, Any]
     seconds: dict[str, list[float]] = {PLAIN: [], GUIDED: [], INSTANT: []}
     for repeat in range(repeats + 1):
         for name in seconds:
             start = time.perf_counter()
+            words = {"word": trial.word, "phrase": trial.subject.phrase, "seed": repeat}
             if name == INSTANT:
                 model.style_memory.clear()
-                asked = SubjectRequest(
-                    prompt, picture=trial.references[0], word=trial.word, phrase=trial.subject.phrase, seed=repeat
-                )
+                asked = SubjectRequest(prompt, picture=trial.references[0], **words)
+            elif name == PLAIN:
+                asked = SubjectRequest(prompt, draw_by="plain", **words)
             else:
-                options = {"reward_guidance": {"likeness": 0.0 if name == PLAIN else LIKENESSES[0]}}
-                asked = SubjectRequest(prompt, adapters=(adapter,), seed=repeat, techniques=options)
+                asked = SubjectRequest(prompt, adapters=(adapter,), seed=repeat)
             list(subject_stream(asked, OneModel(model)))
             if repeat:  # the first round warms up
                 seconds[name].append(time.perf_counter() - start)

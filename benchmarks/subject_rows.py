@@ -16,12 +16,12 @@ from benchmarks.subject_trials import measure_hypervolume
 
 # The curves: what is swept of each way of drawing; the default comes first and is the point that is reported. All
 # prompts are drawn for it, the first SWEPT_PROMPTS for the others.
-LIKENESSES = (0.6, 0.3, 0.45, 0.8)
-WEIGHTS = (1.0, 0.7, 1.3, 1.6)
+LIKENESSES = (0.6, 0.3, 0.8)
+WEIGHTS = (1.0, 1.3, 1.6)
 SWEPT_PROMPTS = 8
 PLAIN, LORA, DCO, GUIDED, INSTANT = "plain", "dreambooth", "dco", "guided", "instant"
-# DreamBooth's side paths drawn with reward guidance: is it the objective or the guidance?
-LORA_GUIDED = "dreambooth_guided"
+# The same guidance without the subject's picture: what does that bring, and what the adapter alone?
+UNSHOWN = "guided_unshown"
 Key = tuple[str, float]
 
 

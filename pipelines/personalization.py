@@ -25,7 +25,7 @@ from pipelines.params import validate
 from pipelines.prompt_plan import find_tokens, plan_prompt
 from pipelines.subject_measures import measure_subject
 from pipelines.subject_pictures import SubjectPictures, prepare_pictures
-from pipelines.subject_source import make_subject_source
+from pipelines.subject_source import SubjectSource, make_subject_source
 from pipelines.subject_types import SubjectArm, SubjectRequest, SubjectResult
 from pipelines.subject_words import SubjectPrompt, check_word, compile_prompt, own_words
 from pipelines.techniques.base import Technique
@@ -35,6 +35,7 @@ from pipelines.techniques.subject_lora import SubjectLora
 from pipelines.text_side import encode_prompt, read_prompts
 from pipelines.text_to_image import ModelProvider
 from pipelines.types import Measure, Progress
+from pipelines.uploads import MIN_SIDE_PX
 
 PLAIN = "Plain model"
 _TITLES = {"dco": "DCO", "dreambooth": "DreamBooth", "": "LoRA file"}
@@ -169,7 +170,8 @@ def _adapter_arm(request: SubjectRequest, model: ModelBundle, adapter: Adapter, 
         return _Arm(name, title, subject_text, prompt, (SubjectLora(lora, **options),), adapter.thumbnail)
     base_text = _encode(model, prompt.base, request.negative_prompt)
     words, rivals = find_names(model, prompt.base, phrase)
-    guided = RewardGuidance(lora, subject_text, words, rivals, **options)
+    own = read_own_picture(model, adapter)
+    guided = RewardGuidance(lora, subject_text, words, rivals, own, **options)
     return _Arm(name, f"{title} + reward guidance", base_text, prompt, (guided,), adapter.thumbnail)
 
 
@@ -190,6 +192,20 @@ def _picture_arm(request: SubjectRequest, model: ModelBundle, picture: Image.Ima
     technique = MaskedSubject((source,), words, rivals, **options)
     text = _encode(model, prompt.base, request.negative_prompt)
     return _Arm(MaskedSubject.name, MaskedSubject.title, text, prompt, (technique,), cut_out(subject))
+
+
+def read_own_picture(model: ModelBundle, adapter: Adapter) -> tuple[SubjectSource, ...]:
+    """Cut the subject out of the small picture that its adapter brings along.
+
+    Returns: nothing where there is no such picture, or the subject is not recognised in it; then it is not put in.
+    """
+    shown = adapter.thumbnail
+    if shown is None or min(shown.size) < MIN_SIDE_PX or not adapter.phrase or model.judge is None:
+        return ()
+    subject = prepare_pictures(model, [shown], adapter.word, adapter.phrase)
+    if subject.masks is None or subject.outlines[0] is None:
+        return ()
+    return (make_subject_source(model, subject.pictures[0], subject.masks, subject.outlines[0]),)
 
 
 Positions = tuple[int, ...]

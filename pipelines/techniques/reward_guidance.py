@@ -2,7 +2,9 @@
 
 The subject's adapter works in one row of each pass only: the other two are the model as it was. So the pull towards the
 prompt and the pull towards the subject stay apart, and their shares can be changed without learning again. The subject
-pulls only where the plain model draws the thing that is named, so that nothing else takes on its marks.
+pulls only where the plain model draws the thing that is named, so that nothing else takes on its marks, and no further
+than it would draw itself, so that colours do not burn. A picture of the subject, where there is one, is put into the
+clean estimate of a few early steps: a minute of learning teaches its colours better than where each mark stands.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ import torch
 import torch.nn.functional as F
 
 from pipelines.attention import KernelProcessor, list_layers
-from pipelines.cfg_batch import run_three
+from pipelines.cfg_batch import guide, run_three
 from pipelines.lora import Lora, side_paths
 from pipelines.model import ModelBundle, TextCond
 from pipelines.params import ranged, validate
+from pipelines.subject_paste import paste
+from pipelines.subject_source import SubjectSource
 from pipelines.techniques.base import Halves, Hooks, UNetCall
 from pipelines.types import RunInfo, StepContext
 from pipelines.word_places import Watcher, WordPlaces
@@ -30,6 +34,10 @@ THERE = (0.25, 0.5)
 MARGIN_SHARE = 1 / 32
 # The subject is asked so many times in a run; its pull changes little from one fine step to the next.
 MAX_PULLS = 10
+# What the subject would draw itself is its own prediction at this guidance.
+OWN_GUIDANCE = 2.0
+# Earlier than at this share of the steps nobody knows where the thing will be.
+HOLD_FROM = 0.25
 
 
 @dataclass(frozen=True)
@@ -39,20 +47,25 @@ class RewardGuidance:
     Units:   likeness is the pull towards the subject as a share of the guidance: 0 is the model without the adapter,
              bit for bit, 1 the adapted model guided from the plain one's empty prompt, more goes beyond. words are
              the positions of the subject's name in the plain model's prompt; without any, it pulls everywhere; rivals
-             those of other things, once or for each picture.
-    Points:  predict (a third row per picture, with the adapter), patch (watches cross-attention).
+             those of other things, once or for each picture. references is a picture of the subject, cut out, or
+             nothing; hold says until which share of the steps it is put in, for a likeness of 1: less likeness lets go
+             earlier.
+    Points:  predict (a third row per picture, with the adapter), edit_x0 (puts the subject in), patch (watches
+             cross-attention).
     Source:  Lee et al. 2024, Direct Consistency Optimization, arXiv 2402.12004, reward guidance.
     Differs: the subject is asked at MAX_PULLS steps at most, evenly spread, and pulls as before in those between; their
              w_rg is our likeness times the guidance scale, so that a slider means the same at any guidance; the pull
-             is weighed by the place of the subject's name, which they do not know.
-    Symbols: prediction = e(empty) + w (e(class) - e(empty)) + w_rg m (e'(subject) - e(class)), e' with the adapter,
-             m the place, 0..1.
+             is weighed by the place of the subject's name, and no value goes beyond what the subject draws alone; the
+             subject's picture. They know neither place nor bound nor picture.
+    Symbols: prediction = g + m bound(w_rg (e'(subject) - e(class))), g = e(empty) + w (e(class) - e(empty)), e' with
+             the adapter, m the place, 0..1; bound keeps each value between 0 and
+             e(empty) + OWN_GUIDANCE (e'(subject) - e(empty)) - g.
     """
 
     name: ClassVar[str] = "reward_guidance"
     title: ClassVar[str] = "Reward guidance"
     source: ClassVar[str] = "Lee et al. 2024, Direct Consistency Optimization for Compositional Text-to-Image"
-    points: ClassVar[tuple[str, ...]] = ("predict", "patch")
+    points: ClassVar[tuple[str, ...]] = ("predict", "edit_x0", "patch")
     needs_first_order: ClassVar[bool] = False
     needs_whole_batch: ClassVar[bool] = False
     needs_whole_picture: ClassVar[bool] = True
@@ -61,10 +74,14 @@ class RewardGuidance:
     text: TextCond | None = None
     words: tuple[int, ...] = ()
     rivals: tuple[tuple[int, ...], ...] = ()
+    references: tuple[SubjectSource, ...] = ()
     likeness: float = ranged(
         0.6, 0.0, 2.0, 0.05, label="Identity", help="0 is the prompt alone, 2 the subject above all."
     )
     from_frac: float = ranged(0.1, 0.0, 1.0, 0.05, label="From", help="Share of the steps before the subject is heard.")
+    hold: float = ranged(
+        0.6, 0.0, 1.0, 0.05, label="Hold", help="How long its picture is put in, at identity 1; 0 never."
+    )
 
     @classmethod
     def neutral(cls) -> RewardGuidance:
@@ -86,10 +103,13 @@ class _RewardHooks(Hooks):
     def __init__(self, technique: RewardGuidance, model: ModelBundle, run: RunInfo) -> None:
         self.technique, self.model = technique, model
         self.stride = max(1, round(run.num_steps / MAX_PULLS))
-        # Where the subject pulled when it was asked last.
+        # Where to and in which place the subject pulled when it was asked last.
         self.asked_at = 0
         self.pull: torch.Tensor | None = None
+        self.place: torch.Tensor | None = None
         self.places = WordPlaces(technique.words, (run.height_cells, run.width_cells), technique.rivals)
+        # The estimate that the subject was put into, where it is in it, and where anything is new; found once.
+        self.held: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     def patch(self, model: ModelBundle) -> AbstractContextManager[object]:
         """Watch where the subject's name draws attention."""
@@ -108,13 +128,40 @@ class _RewardHooks(Hooks):
         else:
             self.asked_at = ctx.step
             uncond, cond, self.pull = self._ask(latents, ctx, call)
-        # Guidance multiplies by w: (w_rg / w) is the likeness.
-        return uncond, cond + technique.likeness * self.pull
+            self.place = places.take()
+        return uncond, self._move(uncond, cond, ctx.guidance_scale)
+
+    def _move(self, uncond: torch.Tensor, cond: torch.Tensor, guidance: float) -> torch.Tensor:
+        """Return a half whose guidance is the reward guidance."""
+        assert self.pull is not None
+        plain = guide(uncond, cond, guidance)
+        room = guide(uncond, cond + self.pull, OWN_GUIDANCE) - plain
+        zero = torch.zeros_like(room)
+        # For given latents, bounds of the prediction are bounds of the clean estimate.
+        step = guidance * self.technique.likeness * self.pull
+        step = step.clamp(torch.minimum(room, zero), torch.maximum(room, zero))
+        where = torch.ones(1) if self.place is None else widen(self.place)
+        if self.held is not None:
+            # Marks draw less attention than the rest of their thing; what was put in has its place.
+            where = torch.maximum(where, self.held[1])
+        return cond + step / guidance * where.to(step)
+
+    def edit_x0(self, x0: torch.Tensor, ctx: StepContext) -> torch.Tensor:
+        """Put the subject into the clean estimate, at the few steps that hold it there."""
+        technique = self.technique
+        until = HOLD_FROM + technique.hold * technique.likeness
+        if not technique.references or self.place is None or not HOLD_FROM <= ctx.fraction < until:
+            return x0
+        if self.held is None:
+            self.held = paste(ctx.model, x0, technique.references[0], self.place)
+        pasted, _, new = self.held
+        # What the model had begun there goes, so that nothing of it sticks out.
+        return torch.lerp(x0, pasted, new)
 
     def _ask(
         self, latents: torch.Tensor, ctx: StepContext, call: UNetCall
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Run both models; returns the halves of the plain one, and where the subject pulls."""
+        """Run both models; returns the halves of the plain one, and the way from its prompt's half to the subject's."""
         technique, places = self.technique, self.places
         assert technique.lora is not None
         text = technique.text or ctx.text
@@ -128,9 +175,7 @@ class _RewardHooks(Hooks):
                 _, subject = call(latents, text)
             places.num_parts, places.is_watching = 2, True
             uncond, cond = call(latents, ctx.text)
-        place = places.take()
-        pull = subject - cond
-        return uncond, cond, pull if place is None else pull * widen(place)
+        return uncond, cond, subject - cond
 
     def _ask_at_once(
         self, latents: torch.Tensor, ctx: StepContext, text: TextCond

@@ -18,8 +18,8 @@ from benchmarks.subject_rows import (
     INSTANT,
     LIKENESSES,
     LORA,
-    LORA_GUIDED,
     PLAIN,
+    UNSHOWN,
     WEIGHTS,
     Means,
     SubjectRows,
@@ -124,6 +124,6 @@ def test_a_trial_goes_on_from_what_is_kept(tmp_path: Path) -> None:
     measured = studio.run_trial(seed, 1, held_out=False)
     assert set(measured.asked) == set(list_ways()) and measured.identity[(GUIDED, LIKENESSES[0])].tolist() == [0.5]
     assert not (tmp_path / "adapters").exists(), "nothing was learned for what is kept"
-    assert studio.describe(trial, (LORA, 0.7)) != studio.describe(trial, (LORA_GUIDED, 0.7))
+    assert studio.describe(trial, (LORA, 0.7)) != studio.describe(trial, (UNSHOWN, 0.7))
     again = studio.run_trial(seed, 1, held_out=False)
     assert again.identity[(PLAIN, 0.0)].tolist() == measured.identity[(PLAIN, 0.0)].tolist()

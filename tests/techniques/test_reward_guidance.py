@@ -1,4 +1,4 @@
-"""Reward guidance and the plain adapter: the formula, the third row alone adapted, and no-ops where nothing is new."""
+"""Reward guidance and the plain adapter: the formula and its bound, the subject put in, no-ops where nothing is new."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pipelines.cfg_batch import guide, run_cond, run_halves
 from pipelines.lora import Lora, adapt
 from pipelines.model import ModelBundle
 from pipelines.style_reference import make_source
+from pipelines.subject_source import SubjectSource, make_subject_source
 from pipelines.techniques.cfg_rescale import CfgRescale
-from pipelines.techniques.reward_guidance import RewardGuidance, widen
+from pipelines.techniques.reward_guidance import OWN_GUIDANCE, RewardGuidance, widen
 from pipelines.techniques.style_aligned import StyleAligned
 from pipelines.techniques.subject_lora import SubjectLora
 from pipelines.text_side import encode_prompt
@@ -38,9 +39,13 @@ def test_the_prediction_is_the_formula(tiny_model: ModelBundle, reach: str) -> N
     uncond, base = run_halves(model, latents, ctx.timestep, ctx.text)
     subject = run_cond(adapt(model, lora), latents, ctx.timestep, text)
     w, w_rg = 4.0, 0.6 * 4.0
-    slow = uncond + w * (base - uncond) + w_rg * (subject - base)
+    plain = uncond + w * (base - uncond)
+    room = uncond + OWN_GUIDANCE * (subject - uncond) - plain
+    pull = w_rg * (subject - base)
+    # What would lead away from the subject's own prediction is left out, what would lead beyond it ends there.
+    slow = plain + torch.where(pull * room > 0, pull.sign() * torch.minimum(pull.abs(), room.abs()), 0.0)
     assert torch.allclose(ours, slow, atol=2e-4)
-    assert not torch.allclose(ours, guide(uncond, base, 4.0), atol=1e-2)
+    assert not torch.allclose(ours, plain, atol=1e-2) and not torch.allclose(ours, plain + pull, atol=1e-2)
 
 
 def test_one_picture_at_a_time_is_the_same(tiny_sd: ModelBundle) -> None:
@@ -80,7 +85,58 @@ def test_the_subject_pulls_only_where_it_is_named(tiny_sd: ModelBundle) -> None:
         cond = run_halves(model, latents, ctx.timestep, ctx.text)[1]
     everywhere, within = predict((), None) - cond, predict((3,), place) - cond
     assert torch.allclose(within, everywhere * widen(place), atol=1e-5)
-    assert float(within[0, :, 2:].abs().max()) < 1e-5 < float(within[0, :, :2].abs().min())
+    assert float(within[0, :, 2:].abs().max()) < 1e-5 < float(within[0, :, :2].abs().mean())
+
+
+def make_cut_out(model: ModelBundle) -> SubjectSource:
+    """A ramp whose upper left quarter is the subject."""
+    mask, outline = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 64, 64)
+    mask[..., :4, :4], outline[..., :32, :32] = 1, 1
+    return make_subject_source(model, make_ramp(64), mask, outline)
+
+
+@torch.no_grad()
+def test_its_picture_is_put_in_for_the_longer_the_more_identity(tiny_sd: ModelBundle) -> None:
+    model, own = tiny_sd, make_cut_out(tiny_sd)
+    run, ctx = describe_run(model, "a red boat", size_cells=(8, 8))
+    x0 = torch.zeros(1, model.spec.latent_channels, 8, 8)
+    place = torch.zeros(1, 1, 8, 8)
+    place[..., 4:6, 4:6] = 1.0
+
+    def list_held(likeness: float, hold: float, where: torch.Tensor | None = place) -> list[float]:
+        named = RewardGuidance(make_loud_lora(model), None, (3,), (), (own,), likeness=likeness, hold=hold)
+        with named.open(model, run) as hooks:
+            hooks.place = where  # type: ignore[attr-defined]
+            shares = [tenth / 10 for tenth in range(10)]
+            return [at for at in shares if not torch.equal(hooks.edit_x0(x0, replace(ctx, fraction=at)), x0)]
+
+    assert list_held(1.0, 0.5) == [0.3, 0.4, 0.5, 0.6, 0.7] and list_held(0.5, 0.5) == [0.3, 0.4]
+    assert list_held(1.0, 0.0) == [] and list_held(1.0, 0.5, None) == [], "nobody knows where an unnamed thing is"
+
+
+@torch.no_grad()
+def test_what_was_put_in_is_the_subjects_place(tiny_sd: ModelBundle) -> None:
+    model, lora, own = tiny_sd, make_loud_lora(tiny_sd), make_cut_out(tiny_sd)
+    run, ctx = describe_run(model, "a red boat", size_cells=(8, 8))
+    latents = torch.randn(1, model.spec.latent_channels, 8, 8, generator=torch.Generator().manual_seed(1))
+    place = torch.zeros(1, 1, 8, 8)
+    place[..., 3:5, 3:5] = 1.0
+    with RewardGuidance(lora, None, (3,), (), (own,), likeness=0.6, from_frac=0.0).open(model, run) as hooks:
+        hooks.places.take = lambda: place  # type: ignore[attr-defined]
+
+        def predict() -> torch.Tensor:
+            return hooks.predict(latents, ctx, lambda noisy, text: run_halves(model, noisy, ctx.timestep, text))[1]
+
+        before = predict()
+        pasted = hooks.edit_x0(latents, replace(ctx, fraction=0.3))
+        after = predict()
+        inside = hooks.held[1].bool().expand_as(before)  # type: ignore[attr-defined]
+    cond = run_halves(model, latents, ctx.timestep, ctx.text)[1]
+    outside_place = (widen(place) == 0).expand_as(before)
+    assert not torch.equal(pasted, latents) and bool((inside & outside_place).any())
+    assert torch.allclose(before[outside_place], cond[outside_place], atol=1e-5)
+    assert not torch.allclose(after[inside & outside_place], cond[inside & outside_place], atol=1e-3)
+    assert torch.allclose(after[~inside], before[~inside], atol=1e-5)
 
 
 def test_it_begins_later_than_the_picture(tiny_sd: ModelBundle) -> None:
