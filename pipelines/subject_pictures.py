@@ -80,14 +80,14 @@ def prepare_pictures(
     wanted = model.judge.read(phrase) if phrase else None
     kind = wanted.kind if wanted else _vote(scenes)
     notes: list[str] = []
-    things = _find_all(scenes, kind, notes)
+    things = _find_all(scenes, kind, wanted.colour if wanted else None, notes)
     crops = []
     for number, (picture, thing) in enumerate(zip(pictures, things), 1):
         crop, deed = crop_to(picture, thing.box_px if thing else None, model.spec.image_px)
         crops.append(crop)
         notes += [f"Picture {number} {deed}."] if deed else []
     located = [parser.locate(crop) for crop in crops]
-    found = [_largest(scene, kind) for scene, _ in located]
+    found = [_largest(scene, thing.kind if thing else kind) for (scene, _), thing in zip(located, things)]
     side_px, side_cells = model.spec.image_px, model.spec.image_px // model.spec.px_per_cell
     outlines = [
         outline(scene, cells, parser, (side_px, side_px), scene.objects.index(thing)) if thing else None
@@ -130,22 +130,32 @@ def _vote(scenes: Sequence[ParsedScene]) -> str:
     return max(votes, key=lambda kind: (votes[kind], sizes[kind]))
 
 
-def _find_all(scenes: Sequence[ParsedScene], kind: str, notes: list[str]) -> list[ParsedObject | None]:
+def _find_all(
+    scenes: Sequence[ParsedScene], kind: str, colour: str | None, notes: list[str]
+) -> list[ParsedObject | None]:
     """Find the subject in every picture; None, with a note, where it is not recognised.
 
-    Raises: UserError if some pictures show it and another one shows other things only. Where none does, the pictures
-            are not of the parser's world, and what they show is the user's word.
+    Units:   colour is the one that the user named, None if nobody did; a thing of it may be the subject misread.
+    Raises:  UserError if some pictures show it and another one shows other things only. Where none does, the pictures
+             are not of the parser's world, and what they show is the user's word.
     """
     things = [_largest(scene, kind) for scene in scenes]
-    for number, (scene, thing) in enumerate(zip(scenes, things), 1):
-        if thing is None and scene.objects and any(things):
+    is_known = any(things)
+    for index, scene in enumerate(scenes):
+        if things[index] is not None:
+            continue
+        alike = max((thing for thing in scene.objects if thing.colour == colour), key=_area, default=None)
+        if alike is not None:
+            things[index] = alike
+            notes.append(f"The {kind} in picture {index + 1} looks like a {alike.kind}; if it is one, take it out.")
+        elif scene.objects and is_known:
             other = max(scene.objects, key=_area)
             raise UserError(
-                f"Picture {number} shows a {other.colour} {other.kind} and no {kind}; all pictures must show the same "
-                "thing, so take it out."
+                f"Picture {index + 1} shows a {other.colour} {other.kind} and no {kind}; all pictures must show the "
+                "same thing, so take it out."
             )
-        if thing is None:
-            notes.append(f"No {kind} was recognised in picture {number}, so it is learned as a whole.")
+        else:
+            notes.append(f"No {kind} was recognised in picture {index + 1}, so it is learned as a whole.")
     return things
 
 
