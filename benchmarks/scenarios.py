@@ -135,10 +135,6 @@ SCENARIOS = (
             FigureSpec(
                 "prompt_fidelity_fraction", "DCO + reward guidance: prompt fidelity, share of the plain model's", 0.85
             ),
-            FigureSpec("instant_identity_fraction", "Instant: identity, share of clean renders'", 0.80),
-            FigureSpec(
-                "instant_prompt_fidelity_fraction", "Instant: prompt fidelity, share of the plain model's", 0.85
-            ),
             FigureSpec("learn_s", "learning one subject, samples on the way included", 60.0, True),
             FigureSpec("sample_cost_ratio", "DCO + reward guidance: time as a share of a plain picture's", 1.6, True),
             FigureSpec("instant_s", "Instant: one picture, from nothing", 5.0, True),

@@ -23,6 +23,15 @@ PLAIN, LORA, DCO, GUIDED, INSTANT = "plain", "dreambooth", "dco", "guided", "ins
 # The same guidance without the subject's picture: what does that bring, and what the adapter alone?
 UNSHOWN = "guided_unshown"
 Key = tuple[str, float]
+# What the ways that are told of in the README begin with in the figures, and what they are called.
+TITLES = {
+    "plain_": "plain model, told its kind and colour",
+    f"{LORA}_": "DreamBooth-LoRA",
+    f"{DCO}_": "DCO, adapter alone",
+    f"{UNSHOWN}_": f"DCO + reward guidance, without the subject's picture ({SWEPT_PROMPTS} prompts each)",
+    "": "DCO + reward guidance, the subject's picture put in",
+    f"{INSTANT}_": "Instant, from one picture",
+}
 
 
 @dataclass(eq=False)
@@ -97,10 +106,14 @@ def make_figures(subjects: Sequence[SubjectRows]) -> dict[str, Figure]:
     groups = [np.arange(len(subjects))]
     plain = (PLAIN, 0.0)
 
-    def gain(chosen: Sequence[np.ndarray]) -> float:
-        return swept.curve(GUIDED, chosen[0]) - swept.curve(LORA, chosen[0])
+    figures = {}
+    # Without its picture the subject is drawn at one likeness only, so that its curve has one point.
+    for label, name in (("", GUIDED), (f"{UNSHOWN}_", UNSHOWN)):
 
-    figures = {"hypervolume_gain": Figure(gain(groups), 0.0, bootstrap(groups, gain))}
+        def gain(chosen: Sequence[np.ndarray], name: str = name) -> float:
+            return swept.curve(name, chosen[0]) - swept.curve(LORA, chosen[0])
+
+        figures[f"{label}hypervolume_gain"] = Figure(gain(groups), 0.0, bootstrap(groups, gain))
     for key in whole.keys:
         # A point of a curve is compared with the same prompts of the plain model.
         means = whole if all(len(rows.identity[key]) == len(rows.clean) for rows in subjects) else swept

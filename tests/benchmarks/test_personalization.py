@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from benchmarks.subject_rows import (
     LIKENESSES,
     LORA,
     PLAIN,
+    TITLES,
     UNSHOWN,
     WEIGHTS,
     Means,
@@ -32,6 +34,7 @@ from benchmarks.subject_trials import (
     measure_hypervolume,
     measure_identity,
 )
+from benchmarks.table import make_subject_table
 from pipelines.scene_parser import load_parser
 from training.identity_reader import load_identity_reader
 from training.world.scene import FIRST_HELD_OUT_SEED
@@ -68,6 +71,8 @@ POINTS = (
     (DCO, 1.0, 0.6, 0.8),
     (GUIDED, LIKENESSES[0], 0.7, 0.85),
     (GUIDED, LIKENESSES[1], 0.5, 0.9),
+    (UNSHOWN, LIKENESSES[0], 0.65, 0.8),
+    (INSTANT, 0.0, 0.78, 0.7),
 )
 
 
@@ -89,7 +94,12 @@ def test_figures_follow_from_the_rows() -> None:
     assert figures[f"{GUIDED}_{LIKENESSES[1]}_identity_fraction"].value == pytest.approx(0.625, abs=0.02)
     gain = figures["hypervolume_gain"]
     assert gain.value > 0 and gain.ci95 is not None and gain.ci95[0] > 0
+    unshown = figures[f"{UNSHOWN}_hypervolume_gain"]
+    assert 0 < unshown.value < gain.value
     assert FIRST_SEED > FIRST_HELD_OUT_SEED
+    lines = make_subject_table({name: asdict(figure) for name, figure in figures.items()}).splitlines()
+    assert len(lines) == 2 + len(TITLES) and all(line.count("|") == 4 for line in lines)
+    assert "the subject's picture put in" in lines[6] and f"{figures['identity_fraction'].value:.3f} (" in lines[6]
 
 
 def test_a_swept_point_is_compared_with_the_same_prompts() -> None:
