@@ -46,7 +46,7 @@ from pipelines.model import ModelBundle
 from pipelines.personalization import Positions, find_names, read_own_picture, subject_stream
 from pipelines.scene_parser import SceneParser, load_parser
 from pipelines.subject_learning import learn_stream, make_settings
-from pipelines.subject_pictures import prepare_pictures
+from pipelines.subject_pictures import ROOM_SHARE, prepare_pictures
 from pipelines.subject_source import make_subject_source
 from pipelines.subject_types import LearnRequest, LearnResult, SubjectRequest
 from pipelines.subject_words import compile_prompt
@@ -122,7 +122,8 @@ class SubjectStudio:
         objective = "dreambooth" if name == LORA else "dco" if name in (DCO, GUIDED, UNSHOWN) else ""
         learned = make_settings(_ask_to_learn(trial, objective)) if objective else ""
         options = MaskedSubject() if name == INSTANT else RewardGuidance() if name in (GUIDED, UNSHOWN) else ""
-        return f"{name} {value} {self.num_steps} {trial.subject} {asks} {learned} {options}"
+        room = f" {ROOM_SHARE}" if name == GUIDED else ""
+        return f"{name} {value} {self.num_steps} {trial.subject} {asks} {learned} {options}{room}"
 
     def choose(self, trial: Trial, key: Key) -> tuple[str, list[Technique]]:
         """Choose what a way draws with: whose prompt, and the techniques."""
@@ -136,7 +137,7 @@ class SubjectStudio:
         if name in (LORA, DCO):
             return "subject", [SubjectLora(lora, value)]
         text = encode_prompts(self.model, self._prompts(trial, "subject"))
-        own = () if name == UNSHOWN else read_own_picture(self.model, adapter)
+        own = () if name == UNSHOWN else read_own_picture(self.model, adapter, [])
         return "base", [RewardGuidance(lora, text, *self.find_names(trial), own, value)]
 
     def _prompts(self, trial: Trial, side: str) -> list[str]:

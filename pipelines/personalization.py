@@ -24,7 +24,7 @@ from pipelines.model import ModelBundle, TextCond
 from pipelines.params import validate
 from pipelines.prompt_plan import find_tokens, plan_prompt
 from pipelines.subject_measures import measure_subject
-from pipelines.subject_pictures import SubjectPictures, prepare_pictures
+from pipelines.subject_pictures import ROOM_SHARE, SubjectPictures, give_room, prepare_pictures
 from pipelines.subject_source import SubjectSource, make_subject_source
 from pipelines.subject_types import SubjectArm, SubjectRequest, SubjectResult
 from pipelines.subject_words import SubjectPrompt, check_word, compile_prompt, own_words
@@ -170,7 +170,7 @@ def _adapter_arm(request: SubjectRequest, model: ModelBundle, adapter: Adapter, 
         return _Arm(name, title, subject_text, prompt, (SubjectLora(lora, **options),), adapter.thumbnail)
     base_text = _encode(model, prompt.base, request.negative_prompt)
     words, rivals = find_names(model, prompt.base, phrase)
-    own = read_own_picture(model, adapter)
+    own = read_own_picture(model, adapter, notes)
     guided = RewardGuidance(lora, subject_text, words, rivals, own, **options)
     return _Arm(name, f"{title} + reward guidance", base_text, prompt, (guided,), adapter.thumbnail)
 
@@ -194,16 +194,19 @@ def _picture_arm(request: SubjectRequest, model: ModelBundle, picture: Image.Ima
     return _Arm(MaskedSubject.name, MaskedSubject.title, text, prompt, (technique,), cut_out(subject))
 
 
-def read_own_picture(model: ModelBundle, adapter: Adapter) -> tuple[SubjectSource, ...]:
+def read_own_picture(model: ModelBundle, adapter: Adapter, notes: list[str]) -> tuple[SubjectSource, ...]:
     """Cut the subject out of the small picture that its adapter brings along.
 
-    Returns: nothing where there is no such picture, or the subject is not recognised in it; then it is not put in.
+    Returns: nothing where there is no such picture, or nobody who could recognise the subject in it; notes gains a
+             sentence where it is not recognised. Then it is not put in.
     """
     shown = adapter.thumbnail
     if shown is None or min(shown.size) < MIN_SIDE_PX or not adapter.phrase or model.judge is None:
         return ()
-    subject = prepare_pictures(model, [shown], adapter.word, adapter.phrase)
+    # The parser never saw a thing that fills its picture.
+    subject = prepare_pictures(model, [give_room(shown, ROOM_SHARE)], adapter.word, adapter.phrase)
     if subject.masks is None or subject.outlines[0] is None:
+        notes.append("The subject was not recognised in its own small picture, so it is not put in.")
         return ()
     return (make_subject_source(model, subject.pictures[0], subject.masks, subject.outlines[0]),)
 

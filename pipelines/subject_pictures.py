@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -25,6 +26,8 @@ MAX_PICTURES = 6
 # A thing that is smaller than this share of its picture's side is brought nearer, until it takes up the second share.
 NEAR_SHARES = (0.35, 0.55)
 OUTLINED = 0.3
+# A thing that fills its picture gets so much room on every side, as a share of the longer one, to be recognised.
+ROOM_SHARE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +195,19 @@ def crop_to(
     return picture.convert("RGB").resize((side_px, side_px), Image.Resampling.LANCZOS, box=square), (
         "was cropped to the subject"
     )
+
+
+def give_room(picture: Image.Image, share: float) -> Image.Image:
+    """Make a picture square, with room on every side that goes on as its border does.
+
+    Units: share of the longer side.
+    """
+    pixels = np.asarray(picture.convert("RGB"))
+    height, width = pixels.shape[:2]
+    side = max(height, width) + 2 * round(share * max(height, width))
+    top, left = (side - height) // 2, (side - width) // 2
+    around = ((top, side - height - top), (left, side - width - left), (0, 0))
+    return Image.fromarray(np.pad(pixels, around, mode="edge"))
 
 
 def _mark_cells(thing: torch.Tensor | None, side_cells: int) -> torch.Tensor:

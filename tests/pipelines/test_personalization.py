@@ -19,7 +19,7 @@ from pipelines.lora_files import write_lora
 from pipelines.model import ModelBundle
 from pipelines.personalization import read_own_picture, subject_stream
 from pipelines.subject_learning import learn_stream
-from pipelines.subject_pictures import crop_to, prepare_pictures
+from pipelines.subject_pictures import crop_to, give_room, prepare_pictures
 from pipelines.subject_sheet import dim_surroundings, make_sheet
 from pipelines.subject_types import LearnProgress, LearnRequest, LearnResult, SubjectRequest, SubjectResult
 from pipelines.subject_words import check_word, compile_prompt, name_subject, to_plain_prompt
@@ -183,7 +183,7 @@ def test_its_own_picture_is_put_in_and_a_saved_one_draws_the_same_pixels(
     shown = draw_scene(("robot", "green", 128, 128, 200)).crop((16, 16, 240, 240))
     about = Adapter(b"", "my robot", "green robot", "storybook", "dco", 7, thumbnail=shown)
     adapter = pack_adapter(make_loud_lora(storybook, loudness=0.01), about)
-    (source,) = read_own_picture(storybook, adapter)
+    (source,) = read_own_picture(storybook, adapter, [])
     assert source.outline is not None and source.pixels is not None
     owner = make_owner()
     AdapterStore(tmp_path, owner).save(adapter, "Robby")
@@ -203,9 +203,24 @@ def test_without_a_picture_that_is_recognised_nothing_is_put_in(storybook: Model
     shown = draw_scene(("robot", "green", 128, 128, 200))
     adapter = Adapter(b"", "my robot", "green robot", thumbnail=shown)
     empty = Image.new("RGB", (96, 96), (235, 235, 235))
-    for changes in ({"thumbnail": None}, {"thumbnail": shown.resize((16, 16))}, {"phrase": ""}, {"thumbnail": empty}):
-        assert read_own_picture(storybook, replace(adapter, **changes)) == ()  # type: ignore[arg-type]
-    assert read_own_picture(replace(storybook, judge=None), adapter) == () != read_own_picture(storybook, adapter)
+    notes: list[str] = []
+    for changes in ({"thumbnail": None}, {"thumbnail": shown.resize((16, 16))}, {"phrase": ""}):
+        assert read_own_picture(storybook, replace(adapter, **changes), notes) == ()  # type: ignore[arg-type]
+    assert read_own_picture(replace(storybook, judge=None), adapter, notes) == () and not notes
+    assert read_own_picture(storybook, replace(adapter, thumbnail=empty), notes) == ()
+    assert notes == ["The subject was not recognised in its own small picture, so it is not put in."]
+    assert read_own_picture(storybook, adapter, notes) != ()
+
+
+def test_a_thing_that_fills_its_small_picture_is_recognised(storybook: ModelBundle) -> None:
+    # Balloons and whales in a tight frame are what the parser took for nothing, or for something else.
+    for kind, colour in (("balloon", "red"), ("whale", "red"), ("cactus", "blue")):
+        tight = draw_scene((kind, colour, 128, 128, 210)).crop((16, 16, 240, 240)).resize((96, 96))
+        adapter = Adapter(b"", f"my {kind}", f"{colour} {kind}", thumbnail=tight)
+        (source,) = read_own_picture(storybook, adapter, [])
+        assert source.outline is not None and 0.05 < float(source.outline.mean()) < 0.45
+    wide = give_room(make_ramp(100, 50), 0.2)
+    assert wide.size == (140, 140) and wide.getpixel((0, 70)) == wide.getpixel((20, 70))
 
 
 def test_bad_input_is_one_sentence(tiny_model: ModelBundle, provide: Provide) -> None:
