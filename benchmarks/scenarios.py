@@ -120,6 +120,27 @@ SCENARIOS = (
         ),
     ),
     Scenario(
+        "personalization",
+        "Is it this very thing, in what the prompt asks for? Subjects with markings that no training ever saw",
+        "benchmarks.personalization",
+        12,
+        "subjects",
+        (
+            FigureSpec(
+                "hypervolume_gain", "DCO + reward guidance: hypervolume of its curve above DreamBooth-LoRA's", 0.0
+            ),
+            FigureSpec(
+                "identity_fraction", "DCO + reward guidance: identity, share of clean renders' (plain model)", 0.80
+            ),
+            FigureSpec(
+                "prompt_fidelity_fraction", "DCO + reward guidance: prompt fidelity, share of the plain model's", 0.85
+            ),
+            FigureSpec("learn_s", "learning one subject, samples on the way included", 60.0, True),
+            FigureSpec("sample_cost_ratio", "DCO + reward guidance: time as a share of a plain picture's", 1.6, True),
+            FigureSpec("instant_s", "Instant: one picture, from nothing", 5.0, True),
+        ),
+    ),
+    Scenario(
         "super_resolution",
         "How near do enlarged photographs come to the originals, and do they agree with what was enlarged?",
         "benchmarks.super_resolution",

@@ -155,7 +155,7 @@ def save_arm(path: Path, arm: Arm, asked: Sequence[str], *, judges: Sequence[str
     """Keep a finished arm with what was asked for; `judges` are the folders of weights that its features come from."""
     values = {
         "asked": list(asked),
-        "weights": _identify_weights(asked, judges),
+        "weights": identify_weights(asked, judges),
         "seen": [asdict(seen) for seen in arm.seen],
         "features": arm.features.tolist(),
         "rows": arm.rows,
@@ -172,7 +172,7 @@ def load_arm(path: Path, arm: Arm, asked: Sequence[str], *, judges: Sequence[str
     if not path.is_file():
         return False
     values = json.loads(gzip.decompress(path.read_bytes()))
-    if (values["asked"], values["weights"]) != (list(asked), _identify_weights(asked, judges)):
+    if (values["asked"], values["weights"]) != (list(asked), identify_weights(asked, judges)):
         return False
     for seen in values["seen"]:
         parsed = seen["parsed"]
@@ -183,7 +183,7 @@ def load_arm(path: Path, arm: Arm, asked: Sequence[str], *, judges: Sequence[str
     return True
 
 
-def _identify_weights(asked: Sequence[str], judges: Sequence[str]) -> str:
+def identify_weights(asked: Sequence[str], judges: Sequence[str]) -> str:
     """Name the weights that draw and judge what was asked for by their manifests."""
     extra = ("initial_mean",) if any("sing_diffusion" in one for one in asked) else ()
     manifests = [PROJECT_DIR / "assets" / part / "MANIFEST.json" for part in ("storybook", "parser", *extra, *judges)]

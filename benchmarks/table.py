@@ -112,6 +112,22 @@ def make_drag_table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def make_subject_table(figures: dict[str, Any]) -> str:
+    """Write one line for each way of drawing a subject; shares of clean renders' identity, of the plain fidelity."""
+    from benchmarks.subject_rows import TITLES  # needs torch, which the other tables do not
+
+    lines = ["| way | identity | prompt fidelity |", "|---|---|---|"]
+    for label, title in TITLES.items():
+        cells = [title]
+        for part in ("identity_fraction", "prompt_fidelity_fraction"):
+            figure = figures[f"{label}{part}"]
+            low, high = figure["ci95"]
+            spread = f" ({low:.3f} to {high:.3f})" if low < high else ""
+            cells.append(f"{figure['value']:.3f}{spread}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def make_table(results: dict[str, dict[str, Any]]) -> str:
     """Write the whole section between the markers."""
     blocks = []
@@ -135,6 +151,8 @@ def make_table(results: dict[str, dict[str, Any]]) -> str:
             blocks.append(make_style_table(result["figures"]))
         if scenario.name == "drag":
             blocks.append(make_drag_table(result["figures"]))
+        if scenario.name == "personalization":
+            blocks.append(make_subject_table(result["figures"]))
     return "\n\n".join(blocks)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pipelines.adapter_store import AdapterStore, make_owner
+from pipelines.adapters import Adapter, read_adapter
 from pipelines.drag_points import DragPair, check_pairs
 from pipelines.enlarged_size import plan_size
 from pipelines.errors import BackendUnavailable, CompositionError, UserError
@@ -25,12 +27,28 @@ from pipelines.png_settings import (
     read_low_light_settings,
     read_settings,
     read_style_settings,
+    read_subject_settings,
     read_super_resolution_settings,
     settings_to_pnginfo,
     to_python,
 )
 from pipelines.quick_start import collect_no_garbage
-from pipelines.technique_catalogue import DRAG_TECHNIQUES, STYLE_TECHNIQUES, TechniqueEntry, catalogue
+from pipelines.subject_types import (
+    LearnProgress,
+    LearnRequest,
+    LearnResult,
+    SubjectArm,
+    SubjectRequest,
+    SubjectResult,
+)
+from pipelines.subject_words import to_plain_prompt
+from pipelines.technique_catalogue import (
+    DRAG_TECHNIQUES,
+    STYLE_TECHNIQUES,
+    SUBJECT_TECHNIQUES,
+    TechniqueEntry,
+    catalogue,
+)
 from pipelines.types import (
     SAMPLERS,
     DragProgress,
@@ -47,7 +65,16 @@ from pipelines.types import (
     SuperResolutionResult,
     TextToImageRequest,
 )
-from pipelines.uploads import Upload, read_burst, read_dark_photo, read_mask, read_photo, read_picture, write_mask
+from pipelines.uploads import (
+    Upload,
+    read_burst,
+    read_dark_photo,
+    read_mask,
+    read_photo,
+    read_picture,
+    read_pictures,
+    write_mask,
+)
 
 if TYPE_CHECKING:
     from pipelines.cache import ModelStore
@@ -55,7 +82,11 @@ if TYPE_CHECKING:
     from pipelines.layout import propose_layout
     from pipelines.low_light import darken_photo, low_light_stream, suggest_brightness, tell_light
     from pipelines.model import badge, unknown_words
+    from pipelines.personalization import check_adapter, subject_stream
+    from pipelines.runtime import kept_folder
     from pipelines.style_prompting import style_stream
+    from pipelines.subject_learning import learn_stream, propose_captions
+    from pipelines.subject_sheet import dim_surroundings
     from pipelines.super_resolution import super_resolution_stream
     from pipelines.text_to_image import text_to_image_stream
 
@@ -63,13 +94,19 @@ _LATE = {
     "ModelStore": "pipelines.cache",
     "ask_for_picture": "pipelines.drag_editing",
     "badge": "pipelines.model",
+    "check_adapter": "pipelines.personalization",
     "darken_photo": "pipelines.low_light",
+    "dim_surroundings": "pipelines.subject_sheet",
     "drag_stream": "pipelines.drag_editing",
     "fit_picture": "pipelines.drag_editing",
     "fit_request": "pipelines.drag_editing",
+    "kept_folder": "pipelines.runtime",
+    "learn_stream": "pipelines.subject_learning",
     "low_light_stream": "pipelines.low_light",
+    "propose_captions": "pipelines.subject_learning",
     "propose_layout": "pipelines.layout",
     "suggest_brightness": "pipelines.low_light",
+    "subject_stream": "pipelines.personalization",
     "tell_light": "pipelines.low_light",
     "unknown_words": "pipelines.model",
     "style_stream": "pipelines.style_prompting",
@@ -81,7 +118,10 @@ __all__ = [
     "DRAG_TECHNIQUES",
     "SAMPLERS",
     "STYLE_TECHNIQUES",
+    "SUBJECT_TECHNIQUES",
     "WAYS_OF_LIGHTING",
+    "Adapter",
+    "AdapterStore",
     "BackendUnavailable",
     "Choice",
     "CompositionError",
@@ -92,6 +132,9 @@ __all__ = [
     "DragResult",
     "Flag",
     "ImageResult",
+    "LearnProgress",
+    "LearnRequest",
+    "LearnResult",
     "LightArm",
     "LowLightProgress",
     "LowLightRequest",
@@ -103,6 +146,9 @@ __all__ = [
     "StyleArm",
     "StyleRequest",
     "StyleResult",
+    "SubjectArm",
+    "SubjectRequest",
+    "SubjectResult",
     "SuperResolutionProgress",
     "SuperResolutionRequest",
     "SuperResolutionResult",
@@ -114,16 +160,23 @@ __all__ = [
     "ask_for_picture",
     "badge",
     "catalogue",
+    "check_adapter",
     "check_pairs",
     "collect_no_garbage",
     "darken_photo",
+    "dim_surroundings",
     "drag_stream",
     "fit_picture",
     "fit_request",
+    "kept_folder",
+    "learn_stream",
     "low_light_stream",
+    "make_owner",
     "plan_size",
+    "propose_captions",
     "propose_layout",
     "ranges",
+    "read_adapter",
     "read_burst",
     "read_dark_photo",
     "read_drag_settings",
@@ -131,16 +184,20 @@ __all__ = [
     "read_mask",
     "read_photo",
     "read_picture",
+    "read_pictures",
     "read_settings",
     "read_style_settings",
+    "read_subject_settings",
     "read_super_resolution_settings",
     "settings_to_pnginfo",
     "specs",
     "style_stream",
     "suggest_brightness",
+    "subject_stream",
     "super_resolution_stream",
     "tell_light",
     "text_to_image_stream",
+    "to_plain_prompt",
     "to_python",
     "unknown_words",
     "validate",

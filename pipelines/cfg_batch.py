@@ -33,6 +33,27 @@ def run_halves(
     return split_halves(run_unet(model, torch.cat([latents, latents]), timestep, hidden, added))
 
 
+def run_three(
+    model: ModelBundle, latents: torch.Tensor, timestep: int, texts: tuple[TextCond, TextCond], rows: slice
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Run the UNet once for both halves of one text and the conditional half of another.
+
+    Shapes:  latents (b, c, h, w), some of the pictures of a run; rows says which, where a text has one row per picture.
+    Returns: (uncond, cond, other) of that shape; in the pass they stand in this order.
+    """
+    first, other = texts
+
+    def stack(*halves: torch.Tensor) -> torch.Tensor:
+        picked = (half if len(half) == 1 else half[rows] for half in halves)
+        return torch.cat([half.expand(len(latents), *half.shape[1:]) for half in picked])
+
+    hidden = stack(first.hidden_uncond, first.hidden_cond, other.hidden_cond)
+    pooled = stack(first.pooled_uncond, first.pooled_cond, other.pooled_cond)
+    added = {"text_embeds": pooled, "time_ids": first.time_ids.expand(len(pooled), -1)} if pooled.shape[-1] else {}
+    uncond, cond, last = run_unet(model, torch.cat([latents] * 3), timestep, hidden, added).chunk(3)
+    return uncond, cond, last
+
+
 def run_cond(model: ModelBundle, latents: torch.Tensor, timestep: int | torch.Tensor, text: TextCond) -> torch.Tensor:
     """Run the UNet once for the conditional half alone; latents (b, c, h, w), returns the same shape.
 

@@ -57,7 +57,7 @@ def group_handles(
         thing: Map | None
         if parser and scene and cells is not None:
             index = choose_thing(scene, pair)
-            thing = None if index is None else _outline(scene, cells, parser, picture.size, index)
+            thing = None if index is None else outline(scene, cells, parser, picture.size, index)
             key = pair if index is None else index
         else:
             assert features is not None
@@ -88,8 +88,11 @@ def choose_thing(scene: ParsedScene, pair: DragPair) -> int | None:
     return min(distances)[2] if distances else None
 
 
-def _outline(scene: ParsedScene, cells: torch.Tensor, parser: SceneParser, size_px: tuple[int, int], index: int) -> Map:
-    """Draw a thing's outline: where cells are not backdrop, inside its box, and not rather another thing's."""
+def outline(scene: ParsedScene, cells: torch.Tensor, parser: SceneParser, size_px: tuple[int, int], index: int) -> Map:
+    """Draw a thing's outline: where cells are not backdrop, inside its box, and not rather another thing's.
+
+    Shapes: cells (1 + K, h, w) as `SceneParser.locate` returns them; returns (1, 1, H, W) 0..1.
+    """
     width, height = size_px
     kinds = parser.config.kinds
     thing = scene.objects[index]

@@ -21,6 +21,7 @@ from pipelines.backends import BACKEND_NAMES, find_spec
 from pipelines.errors import UserError
 from pipelines.low_light_types import LowLightRequest, LowLightResult
 from pipelines.params import validate
+from pipelines.subject_types import SubjectRequest, SubjectResult
 from pipelines.technique_catalogue import catalogue
 from pipelines.types import (
     DragRequest,
@@ -52,15 +53,20 @@ _TABS: dict[type, str] = {
     TextToImageRequest: "Text to image",
     StyleRequest: "Style prompting",
     DragRequest: "Drag editing",
+    SubjectRequest: "Personalization",
     SuperResolutionRequest: "Super-resolution",
     LowLightRequest: "Low light",
 }
+# What stands in files of its own: pictures, and what was learned.
 _PICTURES = ("reference", "second", "picture", "mask", "burst", "truth")
+_FILES = (*_PICTURES, "adapters")
 _FORGED = "The settings inside this PNG were not written by Limelight; set them by hand."
 
-Request = TextToImageRequest | StyleRequest | DragRequest | SuperResolutionRequest | LowLightRequest
-Result = ImageResult | StyleResult | DragResult | SuperResolutionResult | LowLightResult
-_Asked = TypeVar("_Asked", TextToImageRequest, StyleRequest, DragRequest, SuperResolutionRequest, LowLightRequest)
+Request = TextToImageRequest | StyleRequest | DragRequest | SubjectRequest | SuperResolutionRequest | LowLightRequest
+Result = ImageResult | StyleResult | DragResult | SubjectResult | SuperResolutionResult | LowLightResult
+_Asked = TypeVar(
+    "_Asked", TextToImageRequest, StyleRequest, DragRequest, SubjectRequest, SuperResolutionRequest, LowLightRequest
+)
 
 
 def _single_request(result: Result, index: int) -> Request:
@@ -79,7 +85,7 @@ def _single_request(result: Result, index: int) -> Request:
 
 def _list_fields(request_cls: type[Request]) -> list[str]:
     """List the fields of a request that are plain values."""
-    return [field.name for field in dataclasses.fields(request_cls) if field.name not in _PICTURES]
+    return [field.name for field in dataclasses.fields(request_cls) if field.name not in _FILES]
 
 
 def settings_to_pnginfo(result: Result, index: int = 0) -> PngImagePlugin.PngInfo:
@@ -164,6 +170,18 @@ def read_drag_settings(path: str | Path) -> tuple[DragRequest, bool]:
     document = json.loads(texts[KEY])
     mask = document.get("mask")
     return dataclasses.replace(request, mask=None if mask is None else read_mask(mask)), bool(document.get("is_drawn"))
+
+
+def read_subject_settings(path: str | Path) -> SubjectRequest:
+    """Read the request of the personalization tab back from its PNG, without the subject, which is not in it.
+
+    Returns: a validated request.
+    Raises:  UserError as `read_settings`.
+    """
+    texts = _read_texts(Path(path))
+    if KEY not in texts:
+        raise UserError("This picture holds no settings of a subject; choose a PNG from the tab Personalization.")
+    return _from_json(texts[KEY], SubjectRequest)
 
 
 def read_super_resolution_settings(path: str | Path) -> SuperResolutionRequest:
@@ -302,6 +320,8 @@ def to_python(request: Request) -> str:
         return _to_own_python(request, "style_stream")
     if isinstance(request, DragRequest):
         return _to_own_python(request, "drag_stream")
+    if isinstance(request, SubjectRequest):
+        return _to_own_python(request, "subject_stream")
     if isinstance(request, SuperResolutionRequest):
         return _to_own_python(request, "super_resolution_stream")
     if isinstance(request, LowLightRequest):
@@ -352,10 +372,18 @@ def _to_own_python(request: Request, stream: str) -> str:
         pictures = ["picture", *pictures]
     lines += [f'{name}=Image.open("{name}.png"),  # put this picture of yours beside the script' for name in pictures]
     opener = "from PIL import Image\n\n" if pictures else ""
+    read = ""
+    if isinstance(request, SubjectRequest) and request.adapters:
+        files = "".join(
+            f'read_adapter(Path("subject_{index + 1}.safetensors").read_bytes()), '
+            for index in range(len(request.adapters))
+        )
+        lines.append(f"adapters=({files.rstrip()}),  # the LoRA file that Download gives, put beside the script")
+        opener, read = "from pathlib import Path\n\n", "read_adapter, "
     arguments = "".join(f"    {line}\n" for line in lines)
     pair = "DragPair, " if isinstance(request, DragRequest) else ""
     return (
-        f"{opener}from pipelines import {pair}ModelStore, {record}, {stream}\n\n"
+        f"{opener}from pipelines import {pair}ModelStore, {record}, {read}{stream}\n\n"
         f"request = {record}(\n{arguments})\n"
         f"*steps, result = {stream}(request, ModelStore())\n"
         f"for index, image in enumerate(result.images):\n"

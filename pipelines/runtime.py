@@ -194,9 +194,17 @@ def _apply_probe(plan: RunPlan, record: Any) -> RunPlan | None:
         return None
 
 
+def kept_folder() -> Path:
+    """Return the folder of what outlives a start; LIMELIGHT_CACHE names another one.
+
+    Raises: RuntimeError if the user has no home folder.
+    """
+    return Path(os.environ.get("LIMELIGHT_CACHE") or Path("~/.cache/limelight").expanduser())
+
+
 def _probe_path() -> Path:
-    """Return the file that keeps what probes found; LIMELIGHT_CACHE names another folder for it."""
-    return Path(os.environ.get("LIMELIGHT_CACHE") or Path("~/.cache/limelight").expanduser()) / "probe.json"
+    """Return the file that keeps what probes found."""
+    return kept_folder() / "probe.json"
 
 
 def _read_probes() -> dict[str, Any]:

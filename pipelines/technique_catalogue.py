@@ -17,6 +17,7 @@ from pipelines.params import KEY, Described, check_value, choice, flag, ranged, 
 
 FOLDER = Path(__file__).with_name("techniques")
 TEXT_TECHNIQUES, STYLE_TECHNIQUES, DRAG_TECHNIQUES = "TECHNIQUES", "STYLE_TECHNIQUES", "DRAG_TECHNIQUES"
+SUBJECT_TECHNIQUES = "SUBJECT_TECHNIQUES"
 _MAKERS = {maker.__name__: maker for maker in (ranged, choice, flag, text)}
 _LINE_CHARS = 300
 
@@ -74,6 +75,11 @@ def check_drag(chosen: Any) -> dict[str, dict[str, Any]]:
         titles = ", ".join(entry.title for entry in catalogue(DRAG_TECHNIQUES).values())
         raise UserError(f"{len(checked)} ways of dragging are chosen; choose one of {titles}.")
     return checked
+
+
+def check_subject(chosen: Any) -> dict[str, dict[str, Any]]:
+    """Check the options of the techniques that draw a subject; which of them is used follows from the subject."""
+    return check_techniques(chosen, SUBJECT_TECHNIQUES)
 
 
 def check_techniques(chosen: Any, listing: str = TEXT_TECHNIQUES) -> dict[str, dict[str, Any]]:

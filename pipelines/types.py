@@ -19,6 +19,7 @@ from pipelines.technique_catalogue import check_drag, check_style, check_techniq
 if TYPE_CHECKING:
     import torch
 
+    from pipelines.lora import Lora
     from pipelines.model import ModelBundle, TextCond
 
 SAMPLERS = ("dpmpp_2m", "ddim", "unipc", "ddim_short")
@@ -71,6 +72,19 @@ class Progress:
     note: str = ""
     preview: Image.Image | None = None
     seconds_left: float = 0.0
+
+
+@dataclass(frozen=True)
+class FitProgress(Progress):
+    """Report one step of a fit.
+
+    Units: loss is that of the objective; gain says by how much the fit predicts the pictures better than the model, in
+           units of the model's own error, 0 where that is not known; lora is still being fitted: copy it to keep it.
+    """
+
+    loss: float = 0.0
+    gain: float = 0.0
+    lora: Lora | None = None
 
 
 @dataclass(frozen=True)

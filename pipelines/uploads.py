@@ -57,6 +57,20 @@ def read_picture(path: str | Path) -> Upload:
     return Upload(picture.convert("RGB"), tuple(notes), upload.is_lossy)
 
 
+def read_pictures(paths: Sequence[str | Path]) -> tuple[Upload, ...]:
+    """Open several uploaded pictures.
+
+    Raises: UserError as `read_picture`, naming the file where there are several.
+    """
+    uploads = []
+    for path in paths:
+        try:
+            uploads.append(read_picture(path))
+        except UserError as error:
+            raise UserError(f"{Path(path).name}: {error}" if len(paths) > 1 else str(error)) from error
+    return tuple(uploads)
+
+
 def read_photo(path: str | Path) -> Upload:
     """Open an uploaded picture that is to stay what it is: of any shape, grey, or transparent.
 

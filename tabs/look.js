@@ -56,7 +56,7 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("button");
     if (!button) return;
-    if (button.matches(".run, .compare, .example")) limelight.begin();
+    if (button.matches(".run, .compare, .learn, .instant, .example")) limelight.begin();
     if (button.matches(".stop")) limelight.end();
     if (button.matches('[role="tab"][data-tab-id]')) limelight.rememberTab(button);
   }, true);

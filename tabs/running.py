@@ -21,14 +21,16 @@ def watch(
     show_result: Callable[[Any], Updates],
     *,
     show_step: Callable[[Any], Updates],
+    read_as: str | None = None,
 ) -> Iterator[Updates]:
     """Load the model of a request, run its stream, and show every step and the result.
 
-    `open_stream` is called once the model is there, so it may import what needs torch.
+    `read_as` is the prompt as the model reads it, where that is not the request's. `open_stream` is called once the
+    model is there, so it may import what needs torch.
     """
     yield {"status": show_status("Starting", done=0, kind="running"), "trace": (0, request.num_steps)}
     model = yield from load(services, request.backend)
-    yield {"unknown": name_unknown_words(request.prompt, request.backend, model)}
+    yield {"unknown": name_unknown_words(read_as or request.prompt, request.backend, model)}
 
     from pipelines import badge
 

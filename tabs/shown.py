@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from pipelines import to_python
+from pipelines import SubjectRequest, to_plain_prompt, to_python
 from tabs.wiring import Services, Updates, send, wire
 
 STYLE_TAB = "style"
@@ -26,6 +26,11 @@ def on_copy(*, shown: Any) -> Updates:
     return {"python": gr.Code(to_python(shown), visible=True)}
 
 
+def name_plainly(shown: Any) -> str:
+    """Write what a picture shows for a tab that knows no visitor's subject: there "my robot" is a pink robot."""
+    return to_plain_prompt(shown) if isinstance(shown, SubjectRequest) else str(shown.prompt)
+
+
 def on_use_as_style(*, path: str, sent: Mapping[str, Any]) -> Updates:
     """Send the shown picture to the tab that takes a style from it."""
     return {"sent": send(sent, STYLE_TAB, path)}
@@ -33,12 +38,12 @@ def on_use_as_style(*, path: str, sent: Mapping[str, Any]) -> Updates:
 
 def on_drag(*, path: str, shown: Any, sent: Mapping[str, Any]) -> Updates:
     """Send the shown picture, with its words, to the tab where it is dragged."""
-    return {"sent": send(sent, DRAG_TAB, path, prompt=shown.prompt)}
+    return {"sent": send(sent, DRAG_TAB, path, prompt=name_plainly(shown))}
 
 
 def on_enlarge(*, path: str, shown: Any, sent: Mapping[str, Any]) -> Updates:
     """Send the shown picture, with its words, to the tab where it is enlarged."""
-    return {"sent": send(sent, ENLARGE_TAB, path, prompt=shown.prompt)}
+    return {"sent": send(sent, ENLARGE_TAB, path, prompt=name_plainly(shown))}
 
 
 def on_light(*, path: str, sent: Mapping[str, Any]) -> Updates:

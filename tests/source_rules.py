@@ -20,6 +20,7 @@ TAB_PARTS = (
     *("wiring", "controls", "files", "examples", "running", "shown", "technique_picker", "layout_canvas"),
     *("style_inputs", "style_result"),
     *("drag_inputs", "drag_picture", "drag_canvas", "drag_result"),
+    *("subject_choice", "subject_inputs", "subject_result", "subject_runs", "subject_shelf"),
     *("enlarge_inputs", "enlarge_result", "loupe"),
     *("light_inputs", "light_result"),
 )

@@ -20,6 +20,8 @@ TECHNIQUE_PARTS = (
     *("agreement", "initial_mean"),
     # A style picture, and attention that also looks at it.
     *("style_reference", "style_attention"),
+    # A learned adapter, a picture of a subject and what puts it into others, and where words are being drawn.
+    *("lora", "subject_source", "subject_paste", "word_places"),
     # What a drag is given, how it is warped and supervised, and the half of a UNet that it runs.
     *("drag_task", "drag_warp", "drag_latents", "unet_decoder", "techniques.drag_base"),
     # How a picture agrees with a smaller one.

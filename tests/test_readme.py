@@ -25,6 +25,7 @@ TOLD = {
     "t2i_techniques": tuple(f"{trial.name}_" for trial in TRIALS),
     "style": (*(f"{name}_" for name in ARM_TITLES), "pareto_"),
     "drag": (*(f"{name}_" for name in DRAG_TITLES), "ruler_", "refused_rate", "unread_rate"),
+    "personalization": ("plain_", "dreambooth_", "dco_", "guided_", "instant_", "unmarked_identity_fraction"),
     "super_resolution": (
         *("bicubic_", "lanczos_", "backprojection_", "faithful_", "esrgan_slim_", "known_"),
         "explore_",

@@ -17,6 +17,7 @@ from pipelines.techniques.drag_diffusion import DragDiffusion
 from pipelines.techniques.drag_noise import DragNoise
 from pipelines.techniques.fast_drag import FastDrag
 from pipelines.techniques.initno import InitNo
+from pipelines.techniques.masked_subject import MaskedSubject
 from pipelines.techniques.mulan import MuLan
 from pipelines.techniques.multi_diffusion import MultiDiffusion
 from pipelines.techniques.noise_collage import NoiseCollage
@@ -24,9 +25,11 @@ from pipelines.techniques.outpaint import Outpaint
 from pipelines.techniques.picture_agreement import PictureAgreement
 from pipelines.techniques.rece import Rece
 from pipelines.techniques.regional_attention import RegionalAttention
+from pipelines.techniques.reward_guidance import RewardGuidance
 from pipelines.techniques.s_cfg import SCfg
 from pipelines.techniques.sing_diffusion import SingDiffusion
 from pipelines.techniques.style_aligned import StyleAligned
+from pipelines.techniques.subject_lora import SubjectLora
 from pipelines.techniques.visual_style import VisualStyle
 
 TECHNIQUES = (
@@ -48,6 +51,9 @@ STYLE_TECHNIQUES = (VisualStyle, StyleAligned)
 PICTURE_TECHNIQUES = (*STYLE_TECHNIQUES, Outpaint, PictureAgreement)
 # These also need handles and targets.
 DRAG_TECHNIQUES = (FastDrag, DragNoise, DragDiffusion)
+
+# These need a subject: an adapter that was learned, or a picture of it.
+SUBJECT_TECHNIQUES = (RewardGuidance, SubjectLora, MaskedSubject)
 
 
 def make_techniques(chosen: Mapping[str, Mapping[str, Any]]) -> tuple[Technique, ...]:

@@ -108,7 +108,7 @@ def check_compatible(techniques: Sequence[Technique], *, sampler: str, is_first_
         if len(users) > 1:
             raise CompositionError(f"{users[0]} and {users[1]} cannot run together; switch one of them off.")
     whole = [technique.title for technique in techniques if technique.needs_whole_picture]
-    parts = [technique.title for technique in techniques if "predict" in technique.points]
+    parts = [t.title for t in techniques if "predict" in t.points and not t.needs_whole_picture]
     if whole and parts:
         raise CompositionError(
             f"{whole[0]} needs to see the whole picture, which {parts[0]} cuts into parts; switch one of them off."

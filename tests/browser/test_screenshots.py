@@ -48,6 +48,12 @@ LIGHT_VIEWS = (
     ("light-light-390", "light", 390, "Run"),
 )
 
+SUBJECT_VIEWS = (
+    ("subject-light-1280", "light", 1280, "Compare"),
+    ("subject-dark-1280", "dark", 1280, "my robot in the desert, crayon"),
+    ("subject-light-390", "light", 390, "Run"),
+)
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -141,6 +147,20 @@ def test_the_super_resolution_tab_as_the_readme_shows_it(
     draw(page, "Run")
     page.screenshot(path=folder / f"{name}.png", full_page=True, animations="disabled")
     assert page.locator(".enlarge-tab .pair img").count() == 2
+
+
+@pytest.mark.skipif(os.environ.get("LIMELIGHT_SCREENSHOTS") != "1", reason="test_personalize.py walks the same way")
+@pytest.mark.parametrize(
+    ("name", "scheme", "width_px", "button"), SUBJECT_VIEWS, ids=[view[0] for view in SUBJECT_VIEWS]
+)
+def test_the_personalization_tab_as_the_readme_shows_it(
+    windows: Windows, folder: Path, name: str, scheme: str, *, width_px: int, button: str
+) -> None:
+    page = windows.open("?tab=personalization", width_px=width_px, height_px=860, scheme=scheme)
+    page.wait_for_selector(".style-shelf button.selected")
+    draw(page, button)
+    page.screenshot(path=folder / f"{name}.png", full_page=True, animations="disabled")
+    assert page.locator(".subject-tab .stage-box img:visible").count() == (2 if button == "Compare" else 1)
 
 
 @pytest.mark.skipif(os.environ.get("LIMELIGHT_SCREENSHOTS") != "1", reason="test_light.py walks the same way")

@@ -44,7 +44,7 @@ def test_the_fields_of_the_api_are_the_names_of_the_request(page: gr.Blocks, vis
     described = visitor().view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(described) == {
         *("/text_to_image", "/read_settings", "/propose_layout", "/style_prompting"),
-        *("/drag_editing", "/drag_draw", "/drag_upload"),
+        *("/drag_editing", "/drag_draw", "/drag_upload", "/personalization"),
         *("/super_resolution", "/enlarge_upload"),
         *("/low_light", "/low_light_compare", "/light_upload", "/darken"),
     }

@@ -18,7 +18,8 @@ from pipelines.images import to_tensor
 from pipelines.model import ModelBundle
 from pipelines.params import validate
 from pipelines.style_reference import make_source
-from pipelines.techniques import DRAG_TECHNIQUES, PICTURE_TECHNIQUES, TECHNIQUES
+from pipelines.subject_source import make_subject_source
+from pipelines.techniques import DRAG_TECHNIQUES, PICTURE_TECHNIQUES, SUBJECT_TECHNIQUES, TECHNIQUES
 from pipelines.techniques.base import POINTS, Hooks, Technique, check_compatible
 from pipelines.techniques.cfg_rescale import CfgRescale
 from pipelines.techniques.multi_diffusion import MultiDiffusion
@@ -27,13 +28,14 @@ from pipelines.techniques.s_cfg import SCfg
 from pipelines.text_side import encode_prompt
 from pipelines.types import RunInfo, StepContext
 from tests.drags import make_task
+from tests.loras import make_loud_lora
 from tests.pictures import make_ramp
 from tests.runs import describe_run, finish
 
 NUM_STEPS = 2
 TRAINED_PX = 256
 HEIGHT_PX = 64  # low, to be quick; and wider than the trained size, where every technique has something to do
-ALL = (*TECHNIQUES, *PICTURE_TECHNIQUES, *DRAG_TECHNIQUES)
+ALL = (*TECHNIQUES, *PICTURE_TECHNIQUES, *DRAG_TECHNIQUES, *SUBJECT_TECHNIQUES)
 # Rounds of an optimisation, which a contract needs few of.
 FEW = {"drag_noise": {"num_rounds": 2}, "drag_diffusion": {"num_rounds": 2}}
 each_technique = pytest.mark.parametrize("technique", ALL, ids=lambda cls: cls.__name__)
@@ -87,12 +89,25 @@ def make(technique: type[Technique], model: ModelBundle) -> Technique:
     if technique in DRAG_TECHNIQUES:
         task = make_task(model, model.spec.image_px * 5 // 4, HEIGHT_PX)
         return technique(task=task, **FEW.get(technique.name, {}))  # type: ignore[call-arg]
+    if technique in SUBJECT_TECHNIQUES:
+        return technique(**make_subject(technique, model))
     if technique not in PICTURE_TECHNIQUES:
         return technique()
     if technique is PictureAgreement:
         return technique(small=to_tensor([make_ramp(model.spec.image_px * 5 // 16, HEIGHT_PX // 4)])[0])
     source = make_source(model, make_ramp(model.spec.image_px, HEIGHT_PX))
     return technique(references=(source,))  # type: ignore[call-arg]
+
+
+def make_subject(technique: type[Technique], model: ModelBundle) -> dict[str, Any]:
+    """Give a technique its subject: an adapter with something to say, or a picture with a thing in its middle."""
+    if "lora" in {field.name for field in dataclasses.fields(technique)}:  # type: ignore[arg-type]
+        return {"lora": make_loud_lora(model)}
+    cells = (model.spec.image_px // model.spec.px_per_cell, HEIGHT_PX // model.spec.px_per_cell)
+    mask = torch.zeros(1, 1, cells[1], cells[0])
+    mask[..., 2:6, 2:6] = 1
+    picture = make_ramp(model.spec.image_px, HEIGHT_PX)
+    return {"references": (make_subject_source(model, picture, mask),), "words": (3,), "from_frac": 0.0}
 
 
 def start(model: ModelBundle, techniques: Sequence[Technique], *, beside: Sequence[type[Technique]] = ()) -> Any:

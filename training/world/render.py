@@ -135,7 +135,9 @@ def _object_shapes(thing: SceneObject, look: Look) -> list[Shape]:
     shapes = []
     for path, tone, is_line in _placed_parts(thing):
         is_own = tone in ("main", "shade")
-        rgb = shift_palette(_tone_rgb(tone, thing.colour), look.palette_shift)
+        is_second = tone == "mark" and thing.identity.mark_colour
+        rgb = COLOUR_RGB[thing.identity.mark_colour] if is_second else _tone_rgb(tone, thing.colour)
+        rgb = shift_palette(rgb, look.palette_shift)
         shapes.append(Shape(path, rgb, "main" if is_own else "part", is_line))
     return shapes
 

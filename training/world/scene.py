@@ -40,13 +40,15 @@ class Identity:
     """Hidden identity of one object: what makes it *this* robot.
 
     Units: aspect -1..1 (wide to tall), detail 0..1 (size of the secondary parts), marking is one of MARKINGS,
-           marking_frac 0..1 places it.
+           marking_frac 0..1 places it; mark_colour is one of COLOURS, or "" for a shade of the object's own.
     """
 
     aspect: float = 0.0
     detail: float = 0.5
     marking: str = "none"
     marking_frac: float = 0.5
+    # Sampled scenes never have a second colour: only subjects do, so what a record looks like in print stays the same.
+    mark_colour: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
