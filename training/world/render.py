@@ -116,7 +116,8 @@ def _placed_parts(thing: SceneObject) -> list[tuple[skia.Path, str, bool]]:
     return placed
 
 
-def _tone_rgb(tone: str, colour: str) -> RGB:
+def tone_rgb(tone: str, colour: str) -> RGB:
+    """Return what a tone is in an object of this colour; RGB 0..255."""
     if tone in _FIXED_TONES:
         return _FIXED_TONES[tone]
     main = COLOUR_RGB[colour]
@@ -135,7 +136,7 @@ def _object_shapes(thing: SceneObject, look: Look) -> list[Shape]:
     shapes = []
     for path, tone, is_line in _placed_parts(thing):
         is_own = tone in ("main", "shade")
-        rgb = shift_palette(_tone_rgb(tone, thing.colour), look.palette_shift)
+        rgb = shift_palette(tone_rgb(tone, thing.colour), look.palette_shift)
         shapes.append(Shape(path, rgb, "main" if is_own else "part", is_line))
     return shapes
 
