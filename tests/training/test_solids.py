@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipelines.turntable_camera import FRONT_FRAC, ZIGZAG, make_axes
 from training.world.scene import FIRST_HELD_OUT_SEED, KINDS, Identity, is_held_out_pair
 from training.world.solid_shapes import Piece, ball, block, cushion, ellipsoid, join, ring, rod, slab
-from training.world.solid_views import _make_rays, _walk, frame, make_axes, render_views
-from training.world.solids import FRONT_FRAC, Body, Solid, make_body, sample_solid
-
-ZIGZAG = [(45.0 * k, (-5.0, 30.0)[k % 2]) for k in range(8)]
+from training.world.solid_views import _make_rays, _walk, frame, render_views
+from training.world.solids import Body, Solid, make_body, sample_solid
 
 
 def make_simple(*pieces: Piece) -> Body:

@@ -1,7 +1,7 @@
 """The object classes as bodies: the same names, proportions and hidden identity as the flat ones in `kinds.py`.
 
 Every class is a function from hidden identity to a list of pieces. y points up, the object fills about -1..1, its face
-looks to the viewer (+z); what only one side has (faces, doors, hands of a clock) is what a picture cannot tell.
+looks to the viewer (+z); what only one side has (faces, doors) is what a picture cannot tell.
 """
 
 from __future__ import annotations

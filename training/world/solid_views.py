@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipelines.turntable_camera import FRONT_FRAC, Angle, find_pixel_centres, make_axes
 from training.world.solid_shapes import Array
-from training.world.solids import FRONT_FRAC, Body
-
-Angle = tuple[float, float]
+from training.world.solids import Body
 
 # Rays start on a sphere of this radius and end on its other side; bodies stay inside.
 REACH = 1.45
@@ -47,18 +46,9 @@ class Views:
     normal: np.ndarray
 
 
-def make_axes(azimuth_deg: float, elevation_deg: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the directions (3,) to the right and upwards in the picture, and towards the camera."""
-    a, e = np.deg2rad(azimuth_deg), np.deg2rad(elevation_deg)
-    right = np.array([np.cos(a), 0, -np.sin(a)], np.float32)
-    up = np.array([-np.sin(a) * np.sin(e), np.cos(e), -np.cos(a) * np.sin(e)], np.float32)
-    towards = np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)], np.float32)
-    return right, up, towards
-
-
 def _make_rays(angles: Sequence[Angle], size_px: int) -> tuple[np.ndarray, np.ndarray]:
     """Return origins (v, H, W, 3) on the camera's side and directions to the camera (v, 3)."""
-    steps = ((np.arange(size_px, dtype=np.float32) + 0.5) / size_px * 2 - 1).astype(np.float32)
+    steps = find_pixel_centres(size_px)
     origins, ahead = [], []
     for angle in angles:
         right, up, towards = make_axes(*angle)

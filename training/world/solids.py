@@ -1,8 +1,8 @@
 """Solid objects of the drawn world: which one, in which colours, and how far every point is from its surface.
 
 A record fully determines a body, as a scene record does a picture; the hold-out rule is that of `scene.py`. A body's
-frame is that of its front view: seen from azimuth 0 and elevation 0 its longer side takes FRONT_FRAC of the picture,
-its middle is the picture's middle, and its depth is centred too.
+frame is that of its front view (`pipelines/turntable_camera.py`): there its longer side takes FRONT_FRAC of the
+picture, its middle is the picture's middle, and its depth is centred too.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from training.world.solid_kinds import SOLID_PIECES
 from training.world.solid_shapes import Array, Piece
 from training.world.styles import shift_palette
 
-# World units: a picture shows -1..1 in both directions, at every angle, without perspective.
-FRONT_FRAC = 0.75
 MAX_TURN_DEG = 25.0
 # Things that a picture usually shows exactly from the side or the front; others are turned a little.
 _FLAT_KINDS = ("butterfly", "moon", "star", "heart")

@@ -1,0 +1,232 @@
+"""A small radiance field: two grids, density and colour, fitted to views of an object, and the surface inside them.
+
+Rays have no perspective, see `turntable_camera.py`; grids cover -1..1 in all directions, rows of a grid in the order
+z, y, x, sample i of n at (i + 0.5) / n * 2 - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from pipelines.mesh import Mesh, extract_surface, find_normals, smooth_surface
+from pipelines.turntable_camera import Angle, find_pixel_centres, make_axes
+
+# Rays run from one side of this to the other, in world units.
+REACH = 1.2
+# The opacity of a voxel of raw density 0: nearly clear, so that fog costs something from the start.
+FIRST_ALPHA = 1e-2
+_BIAS = float(np.log(1 / (1 - FIRST_ALPHA) - 1))
+# Raw density that a voxel inside all outlines starts with, and one outside.
+_HULL_INSIDE, _HULL_OUTSIDE = 2.0, -6.0
+SURFACE_ALPHA = 0.2
+SMOOTH_ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class FieldSettings:
+    """Say how a field is fitted.
+
+    Units:  num_voxels per edge; num_samples per ray; learning_rate falls to a tenth of itself; weights are those of
+            the mask's error, of its entropy and of the total variation of density and colour.
+    Source: Sun et al. 2022, arXiv 2111.11215 (DVGO): dense grids, activation after interpolation, entropy of the mask.
+    Differs: one stage without network, started from the outlines' common inside; total variation as in TensoRF.
+    """
+
+    num_voxels: int = 64
+    num_samples: int = 72
+    num_rays: int = 2048
+    num_steps: int = 200
+    learning_rate: float = 0.2
+    mask_weight: float = 0.3
+    entropy_weight: float = 0.01
+    density_variation: float = 2e-5
+    colour_variation: float = 2e-4
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """Hold the grids. Shapes: density (1, 1, n, n, n) raw, colour (1, 3, n, n, n) before the sigmoid, float32."""
+
+    density: torch.Tensor
+    colour: torch.Tensor
+
+    @property
+    def num_voxels(self) -> int:
+        """Return the number of voxels along an edge."""
+        return self.density.shape[-1]
+
+    def copy(self) -> Field:
+        """Return a field that no longer changes with this one."""
+        return Field(self.density.detach().clone(), self.colour.detach().clone())
+
+
+def make_field(masks: torch.Tensor, angles: Sequence[Angle], num_voxels: int = 64) -> Field:
+    """Start a field from what all outlines have in common.
+
+    Shapes: masks (v, H, H) float32 in 0..1, one per angle.
+    """
+    place = torch.from_numpy(find_pixel_centres(num_voxels))
+    z, y, x = torch.meshgrid(place, place, place, indexing="ij")
+    points = torch.stack([x, y, z], -1).reshape(-1, 3)
+    common = torch.ones(len(points))
+    for mask, angle in zip(masks, angles):
+        right, up, _ = (torch.from_numpy(axis) for axis in make_axes(*angle))
+        # Rows of a picture run down.
+        where = torch.stack([points @ right, -(points @ up)], -1)[None, None]
+        seen = F.grid_sample(mask[None, None], where, padding_mode="zeros", align_corners=False)
+        common = torch.minimum(common, seen.reshape(-1))
+    raw = _HULL_OUTSIDE + (_HULL_INSIDE - _HULL_OUTSIDE) * common
+    shape = (1, 1, *(num_voxels,) * 3)
+    return Field(raw.reshape(shape).contiguous(), torch.zeros(1, 3, *shape[2:]))
+
+
+def make_rays(angles: Sequence[Angle], size_px: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return where rays cross the middle plane (v, H, W, 3) and their directions away from the camera (v, 3)."""
+    steps = torch.from_numpy(find_pixel_centres(size_px))
+    planes, ahead = [], []
+    for angle in angles:
+        right, up, towards = (torch.from_numpy(axis) for axis in make_axes(*angle))
+        planes.append(steps[None, :, None] * right - steps[:, None, None] * up)
+        ahead.append(-towards)
+    return torch.stack(planes), torch.stack(ahead)
+
+
+def shoot(
+    field: Field, middles: torch.Tensor, directions: torch.Tensor, *, num_samples: int, offset: torch.Tensor | float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Look along rays.
+
+    Shapes:  middles, directions (r, 3); offset a number or (r, 1), where in its step a sample lies, 0..1.
+    Returns: colours on white (r, 3) and opacity (r,), both 0..1.
+    Source:  Sun et al. 2022, arXiv 2111.11215, equations 6 and 9: alpha = 1 - (1 + exp(density + bias)) ^ -step.
+    """
+    step = 2 * REACH / num_samples
+    along = (torch.arange(num_samples) + offset) * step - REACH
+    points = middles[:, None] + along.expand(len(middles), -1)[..., None] * directions[:, None]
+    where = points[None, :, :, None]
+    density = F.grid_sample(field.density, where, padding_mode="zeros", align_corners=False).reshape(len(middles), -1)
+    # Outside the grid is nothing, while its padding of 0 would be thin fog.
+    outside = points.abs().amax(-1) > 1
+    thickness = F.softplus(density + _BIAS) * (step * field.num_voxels / 2)
+    thickness = thickness.masked_fill(outside, 0)
+    passed = torch.cumsum(thickness, 1)
+    weights = torch.exp(thickness - passed) * (1 - torch.exp(-thickness))
+    colour = F.grid_sample(field.colour, where, padding_mode="border", align_corners=False)[0, ..., 0]
+    opacity = weights.sum(1)
+    return (torch.sigmoid(colour) * weights).sum(2).T + (1 - opacity)[:, None], opacity
+
+
+@torch.no_grad()
+def draw_field(
+    field: Field, angles: Sequence[Angle], size_px: int = 64, *, num_samples: int = 96
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw a field from several sides; returns pictures (v, 3, H, W) on white and opacity (v, H, W), 0..1."""
+    pictures, opacities = [], []
+    for plane, direction in zip(*make_rays(angles, size_px)):
+        flat = plane.reshape(-1, 3)
+        rgb, opacity = shoot(field, flat, direction.expand(len(flat), 3), num_samples=num_samples, offset=0.5)
+        pictures.append(rgb.T.reshape(3, size_px, size_px))
+        opacities.append(opacity.reshape(size_px, size_px))
+    return torch.stack(pictures), torch.stack(opacities)
+
+
+@torch.no_grad()
+def fit_field(
+    field: Field,
+    pictures: torch.Tensor,
+    masks: torch.Tensor,
+    angles: Sequence[Angle],
+    settings: FieldSettings = FieldSettings(),
+) -> Generator[Field, None, Field]:
+    """Fit a field to views, one step of gradient descent between two yields.
+
+    Shapes:  pictures (v, 3, H, H) on white and masks (v, H, H), float32 in 0..1.
+    Returns: a generator of the field as it is (its grids go on changing; `copy` keeps one), whose value is the fit.
+    """
+    generator = torch.Generator().manual_seed(settings.seed)
+    field = field.copy()
+    parameters = [field.density, field.colour]
+    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, betas=(0.9, 0.99))
+    planes, ahead = make_rays(angles, pictures.shape[-1])
+    rays = planes.reshape(-1, 3), ahead.repeat_interleave(pictures.shape[-1] ** 2, 0)
+    colours, covers = pictures.permute(0, 2, 3, 1).reshape(-1, 3), masks.reshape(-1)
+    chances = _weigh_rays(masks)
+    for step in range(settings.num_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * 0.1 ** (step / settings.num_steps)
+        chosen = torch.multinomial(chances, settings.num_rays, replacement=True, generator=generator)
+        offset = torch.rand((settings.num_rays, 1), generator=generator)
+        with torch.enable_grad():
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            rgb, opacity = shoot(
+                field, rays[0][chosen], rays[1][chosen], num_samples=settings.num_samples, offset=offset
+            )
+            loss = F.mse_loss(rgb, colours[chosen]) + settings.mask_weight * F.mse_loss(opacity, covers[chosen])
+            loss = loss + settings.entropy_weight * _entropy(opacity)
+            if step % 2 == 0:
+                loss = loss + measure_variation(field, settings)
+            gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients):
+            parameter.requires_grad_(False)
+            parameter.grad = gradient
+        optimizer.step()
+        yield field
+    return field
+
+
+def measure_variation(field: Field, settings: FieldSettings) -> torch.Tensor:
+    """Return the weighted sum of squared differences between neighbouring voxels."""
+    total = torch.zeros(())
+    for grid, weight in ((field.density, settings.density_variation), (field.colour, settings.colour_variation)):
+        for axis in (2, 3, 4):
+            total = total + weight * grid.diff(dim=axis).square().mean() * grid.shape[1]
+    return total
+
+
+def _weigh_rays(masks: torch.Tensor) -> torch.Tensor:
+    """Prefer rays that meet the object or its surroundings four to one."""
+    near = F.max_pool2d(masks[:, None], 7, 1, 3).reshape(-1) > 0.05
+    return torch.where(near, 1.0, 0.1)
+
+
+def _entropy(opacity: torch.Tensor) -> torch.Tensor:
+    """Return how undecided rays are between hit and miss."""
+    share = opacity.clamp(1e-4, 1 - 1e-4)
+    return -(share * share.log() + (1 - share) * (1 - share).log()).mean()
+
+
+def to_mesh(field: Field, *, max_faces: int = 30_000) -> Mesh:
+    """Take the surface out of a field, smooth it, and colour it a little below its skin.
+
+    Raises: ValueError if the field is empty.
+    """
+    alpha = -torch.expm1(-F.softplus(field.density[0, 0] + _BIAS)).numpy()
+    solid = ndimage.gaussian_filter(alpha, 0.7)
+    solid = keep_largest(solid, SURFACE_ALPHA)
+    # What no ray reaches stays thin: a closed shell is solid.
+    solid[ndimage.binary_fill_holes(solid > SURFACE_ALPHA) & (solid <= SURFACE_ALPHA)] = 1.0
+    mesh = extract_surface((solid - SURFACE_ALPHA).transpose(2, 1, 0), (1.0, 1.0, 1.0), max_faces=max_faces)
+    mesh = smooth_surface(mesh, SMOOTH_ROUNDS)
+    below = mesh.vertices - find_normals(mesh) * np.float32(1.0 / field.num_voxels)
+    where = torch.from_numpy(below)[None, :, None, None]
+    colours = F.grid_sample(field.colour, where, padding_mode="border", align_corners=False)
+    return replace(mesh, colours=torch.sigmoid(colours).reshape(3, -1).T.numpy().copy())
+
+
+def keep_largest(solid: np.ndarray, level: float) -> np.ndarray:
+    """Set everything above a level to zero that is not one of the large connected parts; returns a new volume."""
+    labels, count = ndimage.label(solid > level)
+    if count == 0:
+        raise ValueError("the field is empty")
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    small = (sizes < 0.03 * sizes.max())[labels] & (labels > 0)
+    return np.where(ndimage.binary_dilation(small, iterations=2) & ~(sizes >= 0.03 * sizes.max())[labels], 0, solid)
