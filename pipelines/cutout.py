@@ -106,7 +106,7 @@ def _find_border_colours(lab: np.ndarray) -> np.ndarray:
         if not mine.any():
             continue
         # An object that leaves the picture does so through one side, between its corners.
-        if len(np.unique(where[mine])) > 1 or is_corner[mine].any() or mine.sum() < 3:
+        if len(np.unique(where[mine])) > 1 or is_corner[mine].any():
             kept.append(colours[index])
     return np.array(kept if kept else colours, np.float32)
 

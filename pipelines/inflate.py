@@ -5,19 +5,17 @@ The baseline that every learned way must beat, and the first shape that a visito
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
-from pipelines.mesh import Mesh, extract_surface, find_grid, find_normals, sample_picture, smooth_surface
+from pipelines.mesh import Mesh, extract_surface, find_grid, smooth_surface
+from pipelines.painted_front import paint_front
 
 GRID_PX = 96
 # How thick a body is, 1 being as thick as wide for a disc; chosen on drawn training solids.
 THICKNESS = 0.75
 SMOOTH_ROUNDS = 6
-BACK_BLUR_FRAC = 0.012
 
 
 def inflate(picture: np.ndarray, mask: np.ndarray, *, thickness: float = THICKNESS) -> Mesh:
@@ -60,24 +58,6 @@ def solve_membrane(inside: np.ndarray) -> np.ndarray:
     result = np.zeros(padded.shape, np.float32)
     result[padded] = spsolve(matrix.tocsc(), np.full(count, 4.0))
     return result[1:-1, 1:-1]
-
-
-def paint_front(mesh: Mesh, picture: np.ndarray, mask: np.ndarray) -> Mesh:
-    """Colour a mesh by the picture straight ahead of each corner; what looks away gets a blurred copy."""
-    filled = spread_colours(picture, mask)
-    soft = ndimage.gaussian_filter(filled, (BACK_BLUR_FRAC * len(picture),) * 2 + (0,))
-    front, back = (sample_picture(layer, mesh.vertices[:, 0], mesh.vertices[:, 1]) for layer in (filled, soft))
-    facing = np.clip(find_normals(mesh)[:, 2:] * 4 + 1, 0, 1)
-    return replace(mesh, colours=np.clip(back + (front - back) * facing, 0, 1).astype(np.float32))
-
-
-def spread_colours(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Carry the colours of the object's inner pixels over its rim and everything outside; shapes as in `inflate`."""
-    solid = ndimage.binary_erosion(mask > 0.9, iterations=max(1, len(mask) // 128))
-    if not solid.any():
-        solid = mask >= mask.max()
-    nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
-    return picture[tuple(nearest)]
 
 
 def _resize(mask: np.ndarray, size_px: int) -> np.ndarray:

@@ -103,8 +103,8 @@ def draw_mesh(mesh: Mesh, angles: Sequence[Angle], size_px: int = 64) -> tuple[n
     """
     pictures, covers = [], []
     for angle in angles:
-        rgb, is_hit = _draw_once(mesh, angle, 2 * size_px)
-        cover = is_hit[..., None].astype(np.float32)
+        rgb, near = _draw_once(mesh, angle, 2 * size_px)
+        cover = np.isfinite(near)[..., None].astype(np.float32)
         blocks = [
             picture.reshape(size_px, 2, size_px, 2, -1).mean((1, 3)) for picture in (rgb * cover + 1 - cover, cover)
         ]
@@ -114,7 +114,10 @@ def draw_mesh(mesh: Mesh, angles: Sequence[Angle], size_px: int = 64) -> tuple[n
 
 
 def _draw_once(mesh: Mesh, angle: Angle, edge: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fill triangles by their bounding squares, all of a size at once; the nearest wins."""
+    """Fill triangles by their bounding squares, all of a size at once; the nearest wins.
+
+    Returns: colours (edge, edge, 3), and how near each pixel's surface is (edge, edge), -inf where there is none.
+    """
     right, up, towards = make_axes(*angle)
     x, y = (mesh.vertices @ right + 1) * edge / 2 - 0.5, (1 - mesh.vertices @ up) * edge / 2 - 0.5
     depth = mesh.vertices @ towards
@@ -143,7 +146,7 @@ def _draw_once(mesh: Mesh, angle: Angle, edge: int) -> tuple[np.ndarray, np.ndar
         # The last writer is the nearest.
         best[place[order]] = near[order]
         rgb[place[order]] = (mesh.colours[corners[order]] * weights[order][:, :, None]).sum(1)
-    return rgb.reshape(edge, edge, 3), np.isfinite(best).reshape(edge, edge)
+    return rgb.reshape(edge, edge, 3), best.reshape(edge, edge)
 
 
 def _find_weights(cx: np.ndarray, cy: np.ndarray, px: np.ndarray, py: np.ndarray) -> np.ndarray:
@@ -155,6 +158,19 @@ def _find_weights(cx: np.ndarray, cy: np.ndarray, px: np.ndarray, py: np.ndarray
     two = ((x1 - x0) * (py - y0) - (px - x0) * (y1 - y0)) / area
     none = np.isinf(area)
     return np.stack([np.where(none, -1, 1 - one - two), one, two])
+
+
+def find_visible(mesh: Mesh, angle: Angle, *, edge: int = 192, slack: float = 0.03) -> np.ndarray:
+    """Tell which corners (n,) bool nothing hides from a side; what lies less than `slack` behind still counts."""
+    right, up, towards = make_axes(*angle)
+    _, near = _draw_once(mesh, angle, edge)
+    # A corner between two pixels is compared with the nearer surface around it.
+    near = ndimage.grey_erosion(np.where(np.isfinite(near), near, np.inf), size=(3, 3))
+    columns, rows = (
+        np.clip(np.rint(((sign * mesh.vertices @ axis) + 1) * edge / 2 - 0.5), 0, edge - 1).astype(np.int64)
+        for sign, axis in ((1, right), (-1, up))
+    )
+    return mesh.vertices @ towards >= near[rows, columns] - slack
 
 
 def sample_picture(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

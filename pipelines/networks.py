@@ -15,22 +15,34 @@ import torch
 from pipelines.backends import PROJECT_DIR
 from pipelines.restorer import Restorer, load_restorer
 from pipelines.sr_lite import SrLite, load_sr_lite
+from pipelines.turntable import Turntable, load_turntable
 
 ASSETS = PROJECT_DIR / "assets"
-# Which networks a mode of super-resolution runs, with the command that makes their weights.
-_RECIPES = {"sr_lite": "make train-sr-lite", "restorer": "make train-restorer"}
-_NEEDED = {"faithful": ("sr_lite",), "detail": ("sr_lite", "restorer"), "damage": ("restorer",)}
+# Which networks a mode of a tab runs, with the command that makes their weights.
+_RECIPES = {
+    "sr_lite": "make train-sr-lite",
+    "restorer": "make train-restorer",
+    "turntable": "make train-turntable",
+}
+_NEEDED = {
+    "faithful": ("sr_lite",),
+    "detail": ("sr_lite", "restorer"),
+    "damage": ("restorer",),
+    "views": ("turntable",),
+    "polish": ("turntable",),
+}
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 class Networks:
-    """Hand out the enlarger and the restorer."""
+    """Hand out the enlarger, the restorer and the turntable."""
 
     def __init__(self, folder: Path = ASSETS) -> None:
         self._folder = folder
         self._build_lock = threading.Lock()
         self._enlarger: SrLite | None = None
         self._restorer: Restorer | None = None
+        self._turntable: Turntable | None = None
 
     @property
     def enlarger(self) -> SrLite:
@@ -54,8 +66,19 @@ class Networks:
                 self._restorer = to_fast_layout(load_restorer(self._folder / "restorer"))
             return self._restorer
 
+    @property
+    def turntable(self) -> Turntable:
+        """Return the turntable.
+
+        Raises: BackendUnavailable if its files are missing or broken.
+        """
+        with self._build_lock:
+            if self._turntable is None:
+                self._turntable = load_turntable(self._folder / "turntable")
+            return self._turntable
+
     def explain_missing(self, mode: str) -> str:
-        """Say in one sentence why a mode of super-resolution cannot run; empty if it can. Loads nothing."""
+        """Say in one sentence why a mode of a tab cannot run; empty if it can. Loads nothing."""
         missing = [name for name in _NEEDED.get(mode, ()) if not (self._folder / name / "model.safetensors").is_file()]
         commands = " and ".join(f"`{_RECIPES[name]}`" for name in missing)
         return f"The weights of this mode are not here; run {commands}, or choose another mode." if missing else ""

@@ -17,7 +17,9 @@ NUM_PLANES = 12
 NUM_FRAMES = 24
 # How far the nearest plane moves, as a share of the picture's width, and the object's own depth in that range.
 SWAY_FRAC = 0.03
-OBJECT_DEPTH = 0.35
+OBJECT_DEPTH = 0.3
+# How much nearer than the ground at its foot the object's outline lies.
+STEP_DEPTH = 0.25
 _MEMBRANE_PX = 64
 
 
@@ -46,7 +48,7 @@ def make_layers(picture: np.ndarray, mask: np.ndarray, num_planes: int = NUM_PLA
     rows = np.nonzero((mask > 0.5).any(1))[0]
     foot = ground[rows[-1], 0] if len(rows) else 0.0
     # The object stands where its foot touches the ground, and bulges towards the viewer.
-    near_object = np.clip(foot + 0.15 + OBJECT_DEPTH * _bulge(mask), 0, 1)
+    near_object = np.clip(foot + STEP_DEPTH + OBJECT_DEPTH * _bulge(mask), 0, 1)
     behind = fill_behind(picture, ndimage.binary_dilation(mask > 0.02, iterations=max(1, width // 100)))
     levels = np.linspace(0, 1, num_planes, dtype=np.float32)
     soft = np.clip(mask, 0, 1)

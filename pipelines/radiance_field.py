@@ -1,4 +1,4 @@
-"""A small radiance field: two grids, density and colour, fitted to views of an object, and the surface inside them.
+"""A small radiance field: two grids, density and colour, how they look from any side, and the surface inside them.
 
 Rays have no perspective, see `turntable_camera.py`; grids cover -1..1 in all directions, rows of a grid in the order
 z, y, x, sample i of n at (i + 0.5) / n * 2 - 1.
@@ -6,7 +6,7 @@ z, y, x, sample i of n at (i + 0.5) / n * 2 - 1.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,28 +26,6 @@ _BIAS = float(np.log(1 / (1 - FIRST_ALPHA) - 1))
 _HULL_INSIDE, _HULL_OUTSIDE = 2.0, -6.0
 SURFACE_ALPHA = 0.2
 SMOOTH_ROUNDS = 6
-
-
-@dataclass(frozen=True)
-class FieldSettings:
-    """Say how a field is fitted.
-
-    Units:  num_voxels per edge; num_samples per ray; learning_rate falls to a tenth of itself; weights are those of
-            the mask's error, of its entropy and of the total variation of density and colour.
-    Source: Sun et al. 2022, arXiv 2111.11215 (DVGO): dense grids, activation after interpolation, entropy of the mask.
-    Differs: one stage without network, started from the outlines' common inside; total variation as in TensoRF.
-    """
-
-    num_voxels: int = 64
-    num_samples: int = 72
-    num_rays: int = 2048
-    num_steps: int = 200
-    learning_rate: float = 0.2
-    mask_weight: float = 0.3
-    entropy_weight: float = 0.01
-    density_variation: float = 2e-5
-    colour_variation: float = 2e-4
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,72 +113,6 @@ def draw_field(
         pictures.append(rgb.T.reshape(3, size_px, size_px))
         opacities.append(opacity.reshape(size_px, size_px))
     return torch.stack(pictures), torch.stack(opacities)
-
-
-@torch.no_grad()
-def fit_field(
-    field: Field,
-    pictures: torch.Tensor,
-    masks: torch.Tensor,
-    angles: Sequence[Angle],
-    settings: FieldSettings = FieldSettings(),
-) -> Generator[Field, None, Field]:
-    """Fit a field to views, one step of gradient descent between two yields.
-
-    Shapes:  pictures (v, 3, H, H) on white and masks (v, H, H), float32 in 0..1.
-    Returns: a generator of the field as it is (its grids go on changing; `copy` keeps one), whose value is the fit.
-    """
-    generator = torch.Generator().manual_seed(settings.seed)
-    field = field.copy()
-    parameters = [field.density, field.colour]
-    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, betas=(0.9, 0.99))
-    planes, ahead = make_rays(angles, pictures.shape[-1])
-    rays = planes.reshape(-1, 3), ahead.repeat_interleave(pictures.shape[-1] ** 2, 0)
-    colours, covers = pictures.permute(0, 2, 3, 1).reshape(-1, 3), masks.reshape(-1)
-    chances = _weigh_rays(masks)
-    for step in range(settings.num_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * 0.1 ** (step / settings.num_steps)
-        chosen = torch.multinomial(chances, settings.num_rays, replacement=True, generator=generator)
-        offset = torch.rand((settings.num_rays, 1), generator=generator)
-        with torch.enable_grad():
-            for parameter in parameters:
-                parameter.requires_grad_(True)
-            rgb, opacity = shoot(
-                field, rays[0][chosen], rays[1][chosen], num_samples=settings.num_samples, offset=offset
-            )
-            loss = F.mse_loss(rgb, colours[chosen]) + settings.mask_weight * F.mse_loss(opacity, covers[chosen])
-            loss = loss + settings.entropy_weight * _entropy(opacity)
-            if step % 2 == 0:
-                loss = loss + measure_variation(field, settings)
-            gradients = torch.autograd.grad(loss, parameters)
-        for parameter, gradient in zip(parameters, gradients):
-            parameter.requires_grad_(False)
-            parameter.grad = gradient
-        optimizer.step()
-        yield field
-    return field
-
-
-def measure_variation(field: Field, settings: FieldSettings) -> torch.Tensor:
-    """Return the weighted sum of squared differences between neighbouring voxels."""
-    total = torch.zeros(())
-    for grid, weight in ((field.density, settings.density_variation), (field.colour, settings.colour_variation)):
-        for axis in (2, 3, 4):
-            total = total + weight * grid.diff(dim=axis).square().mean() * grid.shape[1]
-    return total
-
-
-def _weigh_rays(masks: torch.Tensor) -> torch.Tensor:
-    """Prefer rays that meet the object or its surroundings four to one."""
-    near = F.max_pool2d(masks[:, None], 7, 1, 3).reshape(-1) > 0.05
-    return torch.where(near, 1.0, 0.1)
-
-
-def _entropy(opacity: torch.Tensor) -> torch.Tensor:
-    """Return how undecided rays are between hit and miss."""
-    share = opacity.clamp(1e-4, 1 - 1e-4)
-    return -(share * share.log() + (1 - share) * (1 - share).log()).mean()
 
 
 def to_mesh(field: Field, *, max_faces: int = 30_000) -> Mesh:

@@ -10,6 +10,8 @@ import numpy as np
 
 Angle = tuple[float, float]
 
+# Where the given picture is taken from.
+FRONT: Angle = (0.0, 0.0)
 # The object's longer side in the front view, as a share of the picture.
 FRONT_FRAC = 0.75
 # Eight views around an object, alternately a little from below and from above: staggered rows fix a shape far better

@@ -15,6 +15,7 @@ from pipelines.mesh import (
     extract_surface,
     find_grid,
     find_normals,
+    find_visible,
     is_watertight,
     measure_volume,
     sample_picture,
@@ -89,6 +90,12 @@ def test_the_nearest_triangle_is_seen() -> None:
     front, back = draw_mesh(both, [(0.0, 0.0), (180.0, 0.0)], 16)[0]
     assert front[8, 8] == pytest.approx([1, 0, 0]) and back[8, 8] == pytest.approx([0, 1, 0])
     assert front[1, 1] == pytest.approx([1, 1, 1])
+
+
+def test_the_far_side_is_hidden() -> None:
+    mesh = make_ball()
+    seen = find_visible(mesh, (90.0, 0.0))
+    assert seen[mesh.vertices[:, 0] > 0.2].all() and not seen[mesh.vertices[:, 0] < -0.2].any()
 
 
 def test_a_picture_is_read_upright() -> None:

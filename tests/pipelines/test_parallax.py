@@ -24,12 +24,12 @@ def test_from_the_front_the_layers_are_the_picture() -> None:
 
 
 def test_the_object_moves_more_than_what_is_behind_it() -> None:
-    picture, mask = make_scene()
+    picture, mask = (np.kron(part, np.ones((4, 4) + (1,) * (part.ndim - 2), np.float32)) for part in make_scene())
     layers = make_layers(picture, mask)
     left, right = (draw_frame(layers, (side, 0.0)) for side in (-1.0, 1.0))
-    columns = [np.nonzero(frame[34, :, 0] > 0.5)[0].mean() for frame in (left, right)]
-    assert 0.5 < columns[0] - columns[1] < 6  # the camera goes right, the near object left
-    assert np.abs(left[2] - picture[2]).max() < 0.05
+    columns = [np.nonzero(frame[136, :, 0] > 0.5)[0].mean() for frame in (left, right)]
+    assert 1 < columns[0] - columns[1] < 12  # the camera goes right, the near object left
+    assert np.abs(left[8] - picture[8]).max() < 0.05
 
 
 def test_frames_make_a_round() -> None:

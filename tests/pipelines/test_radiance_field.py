@@ -1,0 +1,112 @@
+"""The radiance field: rays against a slow sum, a fit that finds a known shape, a surface of the right size."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.field_fit import FieldFit, FieldSettings, fit_field, measure_variation
+from pipelines.mesh import find_grid, is_watertight, measure_volume
+from pipelines.radiance_field import FIRST_ALPHA, REACH, Field, draw_field, keep_largest, make_field, shoot, to_mesh
+from pipelines.turntable_camera import ZIGZAG
+
+SMALL = FieldSettings(num_voxels=24, num_samples=32, num_rays=512, num_steps=25)
+
+
+def make_disc(size_px: int = 24, radius: float = 0.6) -> torch.Tensor:
+    """Make the mask of a ball, which is the same disc from everywhere."""
+    steps = find_grid(size_px)
+    return torch.from_numpy((steps[None] ** 2 + steps[:, None] ** 2 < radius**2).astype(np.float32))
+
+
+def make_random(num_voxels: int = 6) -> Field:
+    """Make a field of random numbers."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (num_voxels,) * 3
+    return Field(2 * torch.randn(1, 1, *shape, generator=generator), torch.randn(1, 3, *shape, generator=generator))
+
+
+def test_a_ray_agrees_with_the_slow_sum() -> None:
+    field, num_samples = make_random(), 12
+    rgb, opacity = shoot(
+        field, torch.tensor([[0.1, -0.2, 0.0]]), torch.tensor([[0.0, 0.0, -1.0]]), num_samples=num_samples, offset=0.5
+    )
+    bias, step, left = np.log(1 / (1 - FIRST_ALPHA) - 1), 2 * REACH / num_samples, 1.0
+    total = np.zeros(3)
+    for index in range(num_samples):
+        along = (index + 0.5) * step - REACH
+        point = torch.tensor([[[[[0.1, -0.2, -along]]]]])
+        if abs(along) > 1:
+            continue
+        density, *colour = (
+            float(torch.nn.functional.grid_sample(grid, point, align_corners=False, padding_mode="border").flatten()[c])
+            for grid, c in ((field.density, 0), (field.colour, 0), (field.colour, 1), (field.colour, 2))
+        )
+        # The outermost half voxel fades to the padding of the density grid.
+        fade = min(1.0, (1 - abs(along)) * 3 + 0.5)
+        alpha = 1 - (1 + np.exp(density * fade + bias)) ** -(step * 3)
+        total += left * alpha / (1 + np.exp(-np.array(colour)))
+        left *= 1 - alpha
+    assert rgb[0].tolist() == pytest.approx((total + left).tolist(), abs=1e-4)
+    assert float(opacity) == pytest.approx(1 - left, abs=1e-4)
+
+
+def test_what_outlines_share_is_where_a_field_starts() -> None:
+    field = make_field(make_disc()[None].expand(8, -1, -1), ZIGZAG, 24)
+    x, y, z = np.meshgrid(*[find_grid(24)] * 3, indexing="ij")
+    radius = torch.from_numpy(np.sqrt(x * x + y * y + z * z))
+    raw = field.density[0, 0]
+    assert (raw[radius < 0.5] > 1.5).all() and (raw[radius > 0.85] < -5).all()
+
+
+def test_a_field_is_seen_from_where_the_angle_says() -> None:
+    field = Field(torch.full((1, 1, 16, 16, 16), -9.0), torch.full((1, 3, 16, 16, 16), 6.0))
+    field.density[0, 0, 6:10, 11:13, 12:15] = 9.0  # right of the middle (x), above it (y)
+    field.colour[0, 1:, :, :, :] = -6.0
+    pictures, opacity = draw_field(field, [(0.0, 0.0), (90.0, 0.0), (180.0, 0.0)], 16)
+    for view, (row, column) in zip(opacity, [(3, 13), (3, 8), (3, 2)]):
+        assert view[row, column] > 0.9 and view.argmax() // 16 in (3, 4)
+    assert pictures[0, :, 3, 13].tolist() == pytest.approx([1, 0, 0], abs=0.1)
+    assert pictures[0, :, 12, 3].tolist() == pytest.approx([1, 1, 1], abs=0.02)
+
+
+def test_a_fit_finds_the_ball_and_its_colour() -> None:
+    masks = make_disc()[None].expand(8, -1, -1)
+    colour = torch.tensor([0.8, 0.3, 0.1])[None, :, None, None]
+    pictures = colour * masks[:, None] + 1 - masks[:, None]
+    field = make_field(masks, ZIGZAG, SMALL.num_voxels)
+    before = draw_field(field, [(20.0, 10.0)], 24)[0]
+    for fitted in fit_field(field, pictures, masks, ZIGZAG, SMALL):
+        last = fitted
+    errors = [
+        float((view[0] - pictures[0]).square().mean()) for view in (before, draw_field(last, [(20.0, 10.0)], 24)[0])
+    ]
+    assert errors[1] < 0.25 * errors[0] and errors[1] < 0.01
+    mesh = to_mesh(last)
+    assert is_watertight(mesh) and measure_volume(mesh) == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.25)
+    assert mesh.colours.mean(0) == pytest.approx([0.8, 0.3, 0.1], abs=0.12)
+    assert torch.equal(field.colour, torch.zeros_like(field.colour))  # what was given stays as it was
+
+
+def test_the_same_seed_fits_the_same_field() -> None:
+    masks = make_disc()[None].expand(8, -1, -1)
+    fits = []
+    for _ in range(2):
+        fit = FieldFit(make_field(masks, ZIGZAG, 24), ZIGZAG, SMALL)
+        fit.aim(masks[:, None].expand(-1, 3, -1, -1), masks)
+        losses = [fit.step_(1.0) for _ in range(3)]
+        fits.append((losses, fit.field.density))
+    assert fits[0][0] == fits[1][0] and torch.equal(fits[0][1], fits[1][1])
+
+
+def test_variation_is_none_for_a_flat_field() -> None:
+    flat = Field(torch.ones(1, 1, 4, 4, 4), torch.ones(1, 3, 4, 4, 4))
+    assert float(measure_variation(flat, SMALL)) == 0 < float(measure_variation(make_random(), SMALL))
+
+
+def test_specks_are_dropped_and_an_empty_field_has_no_surface() -> None:
+    solid = np.zeros((16, 16, 16), np.float32)
+    solid[4:12, 4:12, 4:12], solid[14, 14, 14] = 1, 1
+    kept = keep_largest(solid, 0.5)
+    assert kept[14, 14, 14] == 0 and kept[4:12, 4:12, 4:12].min() == 1
+    with pytest.raises(ValueError, match="empty"):
+        to_mesh(Field(torch.full((1, 1, 8, 8, 8), -9.0), torch.zeros(1, 3, 8, 8, 8)))
