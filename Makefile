@@ -12,7 +12,7 @@ DEV_READY := $(VENV)/.dev-ready
 SYSTEM_READY := $(VENV)/.system-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick test-browser check format train-autoencoder train-parser train-denoiser train-mean train-style-reader train-sr-lite train-restorer export bench clean
+.PHONY: help run test test-quick test-browser check format train-autoencoder train-parser train-denoiser train-mean train-style-reader train-sr-lite train-restorer train-turntable export bench clean
 
 help:
 	@echo "make run                start Limelight on 127.0.0.1:7860 (ARGS=\"--port 7861\" passes options on)"
@@ -21,7 +21,7 @@ help:
 	@echo "make test-browser       the browser tests only"
 	@echo "make check              ruff and mypy only"
 	@echo "make train-autoencoder  also train-parser, train-denoiser, train-mean, train-style-reader, train-sr-lite,"
-	@echo "                        train-restorer, export"
+	@echo "                        train-restorer, train-turntable, export"
 	@echo "                        (ARGS=\"--minutes 60 --resume\" passes options on)"
 	@echo "make bench              measure every scenario and rewrite the table in README.md"
 
@@ -66,6 +66,9 @@ train-sr-lite: $(SYSTEM_READY)
 
 train-restorer: $(SYSTEM_READY)
 	$(PY) -m training.train_restorer $(ARGS)
+
+train-turntable: $(SYSTEM_READY)
+	$(PY) -m training.train_turntable $(ARGS)
 
 export: $(SYSTEM_READY)
 	$(PY) -m training.export $(ARGS)

@@ -20,6 +20,7 @@ from pipelines.png_settings import (
     settings_to_pnginfo,
     to_python,
 )
+from pipelines.preview_records import Preview3dProgress, Preview3dRequest, Preview3dResult
 from pipelines.quick_start import collect_no_garbage
 from pipelines.technique_catalogue import DRAG_TECHNIQUES, STYLE_TECHNIQUES, TechniqueEntry, catalogue
 from pipelines.types import (
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
     from pipelines.cache import ModelStore
     from pipelines.drag_editing import ask_for_picture, drag_stream, fit_picture, fit_request
     from pipelines.layout import propose_layout
+    from pipelines.mesh_files import to_glb, to_obj
     from pipelines.model import badge, unknown_words
+    from pipelines.preview_3d import preview_3d_stream
     from pipelines.style_prompting import style_stream
     from pipelines.super_resolution import super_resolution_stream
     from pipelines.text_to_image import text_to_image_stream
@@ -56,7 +59,10 @@ _LATE = {
     "drag_stream": "pipelines.drag_editing",
     "fit_picture": "pipelines.drag_editing",
     "fit_request": "pipelines.drag_editing",
+    "preview_3d_stream": "pipelines.preview_3d",
     "propose_layout": "pipelines.layout",
+    "to_glb": "pipelines.mesh_files",
+    "to_obj": "pipelines.mesh_files",
     "unknown_words": "pipelines.model",
     "style_stream": "pipelines.style_prompting",
     "super_resolution_stream": "pipelines.super_resolution",
@@ -78,6 +84,9 @@ __all__ = [
     "ImageResult",
     "Measure",
     "ModelStore",
+    "Preview3dProgress",
+    "Preview3dRequest",
+    "Preview3dResult",
     "Progress",
     "Range",
     "StyleArm",
@@ -100,6 +109,7 @@ __all__ = [
     "fit_picture",
     "fit_request",
     "plan_size",
+    "preview_3d_stream",
     "propose_layout",
     "ranges",
     "read_drag_settings",
@@ -114,6 +124,8 @@ __all__ = [
     "style_stream",
     "super_resolution_stream",
     "text_to_image_stream",
+    "to_glb",
+    "to_obj",
     "to_python",
     "unknown_words",
     "validate",

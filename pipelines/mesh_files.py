@@ -5,7 +5,6 @@ A glTF file wants linear colours and a material: without one, viewers take it fo
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,25 +15,19 @@ from pipelines.mesh import Mesh, find_normals
 ROUGHNESS = 0.9
 
 
-def write_glb(mesh: Mesh, path: Path) -> Path:
-    """Write a GLB whose one primitive has COLOR_0 in linear light and a rough material that is no metal.
-
-    Returns: the path.
-    """
+def to_glb(mesh: Mesh) -> bytes:
+    """Write a GLB whose one primitive has COLOR_0 in linear light and a rough material that is no metal."""
     linear = to_linear(mesh.colours)
     solid = _to_trimesh(mesh, linear)
-    data = trimesh.exchange.gltf.export_glb(
-        trimesh.Scene({"object": solid}), include_normals=True, tree_postprocessor=_add_material
-    )
-    path.write_bytes(data)
-    return path
+    scene = trimesh.Scene({"object": solid})
+    data: bytes = trimesh.exchange.gltf.export_glb(scene, include_normals=True, tree_postprocessor=_add_material)
+    return data
 
 
-def write_obj(mesh: Mesh, path: Path) -> Path:
-    """Write an OBJ with the colours of a screen behind every corner, as most programs read it; returns the path."""
-    text = trimesh.exchange.obj.export_obj(_to_trimesh(mesh, mesh.colours), include_color=True)
-    path.write_text(text, encoding="utf-8")
-    return path
+def to_obj(mesh: Mesh) -> bytes:
+    """Write an OBJ with the colours of a screen behind every corner, as most programs read it."""
+    text: str = trimesh.exchange.obj.export_obj(_to_trimesh(mesh, mesh.colours), include_color=True)
+    return text.encode("utf-8")
 
 
 def to_linear(colours: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Meshes: closed, outward, of known size, drawn exactly; files that viewers show upright, lit and in their colours."""
 
+import io
 import json
 import struct
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from pipelines.mesh import (
     sample_picture,
     smooth_surface,
 )
-from pipelines.mesh_files import to_linear, write_glb, write_obj
+from pipelines.mesh_files import to_glb, to_linear, to_obj
 
 
 def make_ball(radius: float = 0.6, size: int = 32, **limits: int) -> Mesh:
@@ -104,19 +104,18 @@ def test_a_picture_is_read_upright() -> None:
     assert sample_picture(picture, np.array([0.0, 0.0]), np.array([0.875, -0.875]))[:, 0] == pytest.approx([1, 0])
 
 
-def read_glb(path: Path) -> tuple[dict, bytes]:
+def read_glb(data: bytes) -> tuple[dict, bytes]:
     """Read header and data of a GLB."""
-    data = path.read_bytes()
     magic, version, length = struct.unpack("<4sII", data[:12])
     assert magic == b"glTF" and version == 2 and length == len(data)
     (size,) = struct.unpack("<I", data[12:16])
     return json.loads(data[20 : 20 + size]), data[28 + size :]
 
 
-def test_a_glb_has_linear_colours_normals_and_a_material_that_is_no_metal(tmp_path: Path) -> None:
+def test_a_glb_has_linear_colours_normals_and_a_material_that_is_no_metal() -> None:
     mesh = make_ball(size=16)
     mesh = replace(mesh, colours=np.tile(np.array([0.5, 1.0, 0.0], np.float32), (len(mesh.vertices), 1)))
-    tree, data = read_glb(write_glb(mesh, tmp_path / "ball.glb"))
+    tree, data = read_glb(to_glb(mesh))
     (primitive,) = tree["meshes"][0]["primitives"]
     assert {"POSITION", "NORMAL", "COLOR_0"} <= set(primitive["attributes"])
     look = tree["materials"][primitive["material"]]["pbrMetallicRoughness"]
@@ -126,15 +125,15 @@ def test_a_glb_has_linear_colours_normals_and_a_material_that_is_no_metal(tmp_pa
     assert colours["normalized"] and list(data[view["byteOffset"] :][:3]) == [round(0.21404 * 255), 255, 0]
 
 
-def test_files_keep_size_and_direction(tmp_path: Path) -> None:
+def test_files_keep_size_and_direction() -> None:
     mesh = make_ball(size=16)
     mesh = replace(mesh, vertices=(mesh.vertices * [1.0, 0.5, 0.25] + [0, 0.3, 0]).astype(np.float32))
-    for path in (write_glb(mesh, tmp_path / "a.glb"), write_obj(mesh, tmp_path / "a.obj")):
-        again = trimesh.load(path, force="mesh")
+    for data, kind in ((to_glb(mesh), "glb"), (to_obj(mesh), "obj")):
+        again = trimesh.load(io.BytesIO(data), file_type=kind, force="mesh")
         assert again.is_watertight and len(again.faces) == len(mesh.faces)
         assert again.extents == pytest.approx(np.ptp(mesh.vertices, 0), abs=1e-3)
         assert again.centroid[1] == pytest.approx(0.3, abs=0.01)
-    assert (tmp_path / "a.obj").read_text().count("\nv ") + 1 >= len(mesh.vertices)
+    assert sum(line.startswith(b"v ") for line in to_obj(mesh).splitlines()) == len(mesh.vertices)
 
 
 def test_light_is_linear_at_its_ends() -> None:

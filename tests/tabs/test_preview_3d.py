@@ -1,0 +1,105 @@
+"""The 3D tab's handlers as plain functions: stages, a model that can be turned, its files, and what a stop keeps."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+import trimesh
+from PIL import Image
+
+from pipelines import UserError
+from pipelines.networks import Networks
+from tabs import preview_3d
+from tabs.preview_inputs import METHODS, OPTIONS, PLAIN, on_checked, on_method_changed, to_request
+
+
+class Models:
+    """Run streams where they are called, with networks from a folder that may be empty."""
+
+    def __init__(self, folder: Path) -> None:
+        self._networks = Networks(folder)
+
+    def networks(self) -> Networks:
+        """Return the networks."""
+        return self._networks
+
+    def run(self, stream: Any) -> Any:
+        """Pass a stream on."""
+        yield from stream
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Any:
+    """Hand out services without weights."""
+    return SimpleNamespace(models=Models(tmp_path))
+
+
+def make_values(**changes: Any) -> dict[str, Any]:
+    """Make the values of the widgets for an example's picture."""
+    row = preview_3d.load_examples()["start"]
+    filled = preview_3d.on_example(row)
+    return {name: filled[name] for name in ("picture", *PLAIN, "seed")} | changes
+
+
+def read(value: Any) -> Any:
+    """Return the value of an update, whether it is a widget or plain."""
+    return value.value if hasattr(value, "value") else value
+
+
+def test_a_run_shows_the_first_shape_and_ends_with_a_model_that_loads(services: Any) -> None:
+    *steps, last = list(preview_3d.on_run(services, **make_values()))
+    assert any("model" in step and "live" in step for step in steps)
+    path = read(last["glb"])
+    path = path["path"] if isinstance(path, dict) else path
+    assert trimesh.load(path, force="mesh").is_watertight
+    assert "Done in" in last["status"] and "first shape" in last["facts"] and last["trace"] is None
+    assert "image/webp" in read(last["live"])
+
+
+def test_a_stop_keeps_the_best_model(services: Any) -> None:
+    stream = preview_3d.on_run(services, **make_values())
+    for updates in stream:
+        if updates.get("kept") is not None:
+            break
+    stream.close()
+    stopped = preview_3d.on_stop(trace=updates["trace"], kept=updates["kept"])
+    assert "best model so far" in stopped["stopped"] and stopped["glb"].interactive
+    assert preview_3d.on_stop(trace=None, kept=None) == {}
+    assert "nothing was finished" in preview_3d.on_stop(trace=(0, 1), kept=None)["stopped"]
+
+
+def test_a_method_without_weights_says_so_before_and_after_the_click(services: Any) -> None:
+    told = on_checked(services, method="views")
+    assert "make train-turntable" in told["plan"] and not told["run"].interactive
+    assert on_checked(services, method="inflate")["plan"] == ""
+    with pytest.raises(UserError, match="make train-turntable"):
+        list(preview_3d.on_run(services, **make_values(method="polish")))
+
+
+def test_every_method_shows_its_own_settings_only() -> None:
+    assert set(METHODS) == set(OPTIONS)
+    for method, options in OPTIONS.items():
+        shown = on_method_changed(method=method)
+        visible = {name.removesuffix(" group") for name, group in shown.items() if getattr(group, "visible", False)}
+        assert visible - {"about", "settings"} == set(options)
+
+
+def test_without_a_picture_there_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="no picture yet"):
+        to_request(make_values(picture=None))
+
+
+def test_a_picture_from_another_tab_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (64, 64), "red").save(path)
+    taken = preview_3d.on_sent(sent={"tab": "preview", "path": str(path), "count": 1})
+    assert taken["picture"] == str(path) and preview_3d.on_sent(sent={"tab": "drag", "path": "", "count": 1}) == {}
+
+
+def test_the_examples_are_pictures_that_are_there() -> None:
+    document = preview_3d.load_examples()
+    for row in (document["start"], *document["examples"]):
+        assert Path(preview_3d.find_picture(row)).is_file() and row["method"] in METHODS
+        assert isinstance(preview_3d.on_example(row)["model"], gr.Model3D)
