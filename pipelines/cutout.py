@@ -27,6 +27,8 @@ NUM_BORDER_COLOURS = 6
 # Shares of the largest part's area, and of its size: a part this large and this near belongs to the object.
 MIN_PART_FRAC, MAX_GAP_FRAC = 0.01, 0.16
 MIN_AREA_FRAC, MAX_AREA_FRAC = 0.004, 0.9
+# A hole's share of the object, and its wall as a share of its own size.
+MIN_HOLE_FRAC, MAX_WALL_FRAC = 0.01, 0.75
 _CHANGE = "paint over the object, or choose a picture of one object on a plain background"
 
 
@@ -80,8 +82,7 @@ def find_object(rgb: np.ndarray) -> np.ndarray:
     labels, _ = ndimage.label(is_near)
     on_border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     sure_ground = np.isin(labels, on_border[on_border > 0])
-    # What the background encloses through a hole in the object, such as a handle's.
-    sure_ground |= _drop_specks(is_near & ~sure_ground & (distance < NEAR / 2), 3e-4)
+    sure_ground |= _find_holes(is_near & ~sure_ground, sure_ground)
     sure_object = ndimage.binary_erosion(distance > FAR, iterations=1) & ~sure_ground
     if not sure_object.any():
         return np.zeros(distance.shape, np.float32)
@@ -130,12 +131,19 @@ def _mark_corners(count: int) -> np.ndarray:
     return (place < max(1, count // 20)) | (place >= count - max(1, count // 20))
 
 
-def _drop_specks(mask: np.ndarray, min_frac: float) -> np.ndarray:
-    """Leave out parts below a share of the picture's area."""
-    labels, count = ndimage.label(mask)
+def _find_holes(enclosed: np.ndarray, ground: np.ndarray) -> np.ndarray:
+    """Tell the holes of an object, such as a handle's, from its spots in the background's colour, such as eyes.
+
+    A hole is large for the wall between it and the outside; an eye lies deep inside.
+    """
+    labels, count = ndimage.label(enclosed)
+    if not count:
+        return np.zeros_like(enclosed)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
-    areas[0] = 0
-    return areas[labels] >= min_frac * mask.size
+    wall = ndimage.minimum(ndimage.distance_transform_edt(~ground), labels, np.arange(count + 1))
+    is_hole = (areas > MIN_HOLE_FRAC * (~ground).sum()) & (wall < MAX_WALL_FRAC * np.sqrt(areas))
+    is_hole[0] = False
+    return is_hole[labels]
 
 
 def _check(rgb: np.ndarray, mask: np.ndarray, sentence: str, *, is_chosen: bool = False) -> Cutout:

@@ -42,6 +42,12 @@ def test_the_hole_of_a_handle_stays_open() -> None:
     assert cut_out(picture).mask[100, 100] == 0
 
 
+def test_eyes_in_the_colour_of_the_paper_are_no_holes() -> None:
+    picture = draw(((40, 40, 160, 160), "blue"), ((75, 75, 90, 90), "white"), ((110, 75, 125, 90), "white"))
+    cutout = cut_out(picture)
+    assert cutout.mask[82, 82] == 1 and cutout.mask[82, 117] == 1
+
+
 def test_transparency_says_what_the_object_is() -> None:
     picture = draw(((60, 40, 140, 120), "white")).convert("RGBA")
     picture.putalpha(draw(((60, 40, 140, 120), "white"), paper="black").convert("L"))
