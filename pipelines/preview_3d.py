@@ -138,7 +138,7 @@ def _model(run: _Run, models: NetworkProvider) -> Generator[Progress, None, None
     everything = (torch.cat([run.views, picture[None]]) + 1) / 2
     angles: tuple[Angle, ...] = (*ZIGZAG, FRONT)
     settings = FieldSettings(num_steps=request.fit_steps, seed=request.seed)
-    fitted = hull = make_field(everything[:, 3], angles, settings.num_voxels)
+    fitted = hull = make_field(everything[:, 3], angles, settings.num_voxels, pictures=everything[:, :3])
     shown = 0
     for step, fitted in enumerate(fit_field(hull, everything[:, :3], everything[:, 3], angles, settings), 1):
         if step % SHOW_EVERY == 0:

@@ -45,24 +45,29 @@ class Field:
         return Field(self.density.detach().clone(), self.colour.detach().clone())
 
 
-def make_field(masks: torch.Tensor, angles: Sequence[Angle], num_voxels: int = 64) -> Field:
-    """Start a field from what all outlines have in common.
+def make_field(
+    masks: torch.Tensor, angles: Sequence[Angle], num_voxels: int = 64, *, pictures: torch.Tensor | None = None
+) -> Field:
+    """Start a field from what all outlines have in common, in the mean of the colours that the views have there.
 
-    Shapes: masks (v, H, H) float32 in 0..1, one per angle.
+    Shapes: masks (v, H, H) and pictures (v, 3, H, H), float32 in 0..1, one per angle; without pictures it is grey.
     """
     place = torch.from_numpy(find_pixel_centres(num_voxels))
     z, y, x = torch.meshgrid(place, place, place, indexing="ij")
     points = torch.stack([x, y, z], -1).reshape(-1, 3)
-    common = torch.ones(len(points))
-    for mask, angle in zip(masks, angles):
+    common, colour = torch.ones(len(points)), torch.full((3, len(points)), 0.5)
+    for index, angle in enumerate(angles):
         right, up, _ = (torch.from_numpy(axis) for axis in make_axes(*angle))
         # Rows of a picture run down.
         where = torch.stack([points @ right, -(points @ up)], -1)[None, None]
-        seen = F.grid_sample(mask[None, None], where, padding_mode="zeros", align_corners=False)
+        seen = F.grid_sample(masks[None, None, index], where, padding_mode="zeros", align_corners=False)
         common = torch.minimum(common, seen.reshape(-1))
+        if pictures is not None:
+            colours = F.grid_sample(pictures[None, index], where, padding_mode="border", align_corners=False)
+            colour += (colours[0, :, 0] - colour) / (index + 1)
     raw = _HULL_OUTSIDE + (_HULL_INSIDE - _HULL_OUTSIDE) * common
-    shape = (1, 1, *(num_voxels,) * 3)
-    return Field(raw.reshape(shape).contiguous(), torch.zeros(1, 3, *shape[2:]))
+    shape = (num_voxels,) * 3
+    return Field(raw.reshape(1, 1, *shape), torch.logit(colour.clamp(0.02, 0.98)).reshape(1, 3, *shape))
 
 
 def make_rays(angles: Sequence[Angle], size_px: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -55,7 +55,10 @@ def test_what_outlines_share_is_where_a_field_starts() -> None:
     x, y, z = np.meshgrid(*[find_grid(24)] * 3, indexing="ij")
     radius = torch.from_numpy(np.sqrt(x * x + y * y + z * z))
     raw = field.density[0, 0]
-    assert (raw[radius < 0.5] > 1.5).all() and (raw[radius > 0.85] < -5).all()
+    assert (raw[radius < 0.5] > 1.5).all() and (raw[radius > 0.85] < -5).all() and (field.colour == 0).all()
+    pictures = torch.tensor([0.2, 0.5, 0.9])[None, :, None, None].expand(8, -1, 24, 24)
+    coloured = make_field(make_disc()[None].expand(8, -1, -1), ZIGZAG, 24, pictures=pictures)
+    assert torch.sigmoid(coloured.colour[0, :, 12, 12, 12]).tolist() == pytest.approx([0.2, 0.5, 0.9], abs=1e-4)
 
 
 def test_a_field_is_seen_from_where_the_angle_says() -> None:
