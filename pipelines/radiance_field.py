@@ -22,9 +22,9 @@ REACH = 1.2
 # The opacity of a voxel of raw density 0: nearly clear, so that fog costs something from the start.
 FIRST_ALPHA = 1e-2
 _BIAS = float(np.log(1 / (1 - FIRST_ALPHA) - 1))
-# Raw density that a voxel inside all outlines starts with, and one outside.
-_HULL_INSIDE, _HULL_OUTSIDE = 2.0, -6.0
-SURFACE_ALPHA = 0.2
+# Raw density that a voxel inside all outlines starts with, solid enough to be part of the surface, and one outside.
+_HULL_INSIDE, _HULL_OUTSIDE = 4.0, -6.0
+SURFACE_ALPHA = 0.15
 SMOOTH_ROUNDS = 6
 
 
