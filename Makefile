@@ -12,7 +12,7 @@ DEV_READY := $(VENV)/.dev-ready
 SYSTEM_READY := $(VENV)/.system-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick test-browser check format train-autoencoder train-parser train-denoiser train-mean train-style-reader train-sr-lite train-restorer train-turntable export bench clean
+.PHONY: help run test test-quick test-browser check format train-autoencoder train-parser train-denoiser train-mean train-style-reader train-sr-lite train-restorer train-curve-net train-turntable export bench clean
 
 help:
 	@echo "make run                start Limelight on 127.0.0.1:7860 (ARGS=\"--port 7861\" passes options on)"
@@ -21,7 +21,7 @@ help:
 	@echo "make test-browser       the browser tests only"
 	@echo "make check              ruff and mypy only"
 	@echo "make train-autoencoder  also train-parser, train-denoiser, train-mean, train-style-reader, train-sr-lite,"
-	@echo "                        train-restorer, train-turntable, export"
+	@echo "                        train-restorer, train-curve-net, train-turntable, export"
 	@echo "                        (ARGS=\"--minutes 60 --resume\" passes options on)"
 	@echo "make bench              measure every scenario and rewrite the table in README.md"
 
@@ -70,6 +70,9 @@ train-restorer: $(SYSTEM_READY)
 train-turntable: $(SYSTEM_READY)
 	$(PY) -m training.train_turntable $(ARGS)
 
+train-curve-net: $(SYSTEM_READY)
+	$(PY) -m training.train_curve_net $(ARGS)
+
 export: $(SYSTEM_READY)
 	$(PY) -m training.export $(ARGS)
 
@@ -80,6 +83,7 @@ bench: $(SYSTEM_READY)
 	$(PY) -m benchmarks run style --json benchmarks/results/style.json
 	$(PY) -m benchmarks run drag --json benchmarks/results/drag.json
 	$(PY) -m benchmarks run super_resolution --json benchmarks/results/super_resolution.json
+	$(PY) -m benchmarks run low_light --json benchmarks/results/low_light.json
 	$(PY) -m benchmarks run t2i_speed --json benchmarks/results/t2i_speed.json
 	$(PY) -m benchmarks run startup --json benchmarks/results/startup.json
 	$(PY) -m benchmarks table

@@ -23,7 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--json", type=Path, help="write the result to this file")
     run.add_argument("--sheet", type=Path, help="also write pictures into this folder, to look at")
     run.add_argument(
-        "--keep", type=Path, help="t2i_techniques, style, drag: go on from the finished parts in this folder"
+        "--keep", type=Path, help="t2i_techniques, style, drag, low_light: go on from the finished parts in this folder"
     )
     run.add_argument("--device", help="cpu, cuda or mps; without it the same choice as the page's")
     return parser

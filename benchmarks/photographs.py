@@ -7,11 +7,13 @@ motorcycles of a stereo benchmark, are left out. Only their files are read; none
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from pipelines import ModelStore, SuperResolutionRequest, SuperResolutionResult, super_resolution_stream
 from training.degradations import CameraDamage, photograph
 
 # File and licence as the package's notes state it.
@@ -80,3 +82,11 @@ def make_pair(name: str, picture: Image.Image, scale: float, *, is_camera: bool)
     taken = photograph(pixels, (small[1], small[0]), CAMERA, rng)
     levels = ((taken + 1) * (255 / 2)).round().clamp(0, 255).to(torch.uint8)
     return Pair(name, truth, Image.fromarray(levels.permute(1, 2, 0).numpy()), scale, True)
+
+
+def enlarge_photo(picture: Image.Image, models: ModelStore, **fields: Any) -> SuperResolutionResult:
+    """Run the stream that the page uses to its end."""
+    *_, result = super_resolution_stream(SuperResolutionRequest(picture, **fields), models)
+    if not isinstance(result, SuperResolutionResult):
+        raise TypeError(f"the stream ended with {type(result).__name__} instead of a result")
+    return result

@@ -132,13 +132,41 @@ SCENARIOS = (
             FigureSpec("consistency_db", "Faithful, worst photograph: agreement with the upload", 48.0),
             FigureSpec("detail_consistency_db", "Detail, x4: agreement with the upload", 40.0),
             FigureSpec("detail_psnr_loss_db", "Detail, x4: PSNR below Faithful", 1.0, True),
+            FigureSpec("detail_sharpness_gain", "Detail, x4: how much nearer than Faithful its sharpness comes", 0.0),
             FigureSpec(
-                "detail_seam_ratio", "Detail: difference across tile borders / between all neighbours", 1.0, True
+                "detail_seam_ratio",
+                "Detail: steps across tile borders / nearby, against the same of Faithful",
+                1.0,
+                True,
             ),
             FigureSpec("known_damage_gain_db", "Known damage (the harder of two kinds): PSNR above Faithful", 1.0),
             FigureSpec("faithful_4096_s", "Faithful, 1024 to 4096 px", 30.0, True),
             FigureSpec("detail_2048_s", "Detail, 512 to 2048 px", 60.0, True),
             FigureSpec("peak_mb", "peak memory of the larger of the two", 3000.0, True),
+        ),
+    ),
+    Scenario(
+        "low_light",
+        "How near do lit photographs come to full light? A tenth of it, taken by a camera that no training knows",
+        "benchmarks.low_light",
+        12,
+        "photographs",
+        (
+            FigureSpec(
+                "dark01_low_noise_db", "Diffusion, little noise: PSNR, true brightness (oracle brightening)", 24.0
+            ),
+            FigureSpec(
+                "dark01_high_noise_db", "Diffusion, much noise: PSNR, true brightness (oracle brightening)", 18.5
+            ),
+            FigureSpec("worst_gain_over_lime_db", "Diffusion, worst photograph and noise: PSNR above LIME", 0.0),
+            FigureSpec("worst_gain_over_clahe_db", "Diffusion, worst photograph and noise: PSNR above CLAHE", 0.0),
+            FigureSpec(
+                "parser_recovery",
+                "scene parser: share of what darkness cost that is recovered, true brightness (the page's own)",
+                0.70,
+            ),
+            FigureSpec("first_view_s", "first lit view, 1024 px", 0.5, True),
+            FigureSpec("diffusion_1024_s", "Diffusion, 1024 px", 12.0, True),
         ),
     ),
     Scenario(

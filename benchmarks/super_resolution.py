@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import torch
 from PIL import Image
 
 from benchmarks.esrgan_slim import FOLDER, EsrganSlim
+from benchmarks.explore_trials import measure_explore
 from benchmarks.figures import Figure, RunSettings, make_figure
-from benchmarks.photographs import SCALES, Pair, load_photographs, make_pair
+from benchmarks.photographs import SCALES, Pair, enlarge_photo, load_photographs, make_pair
 from benchmarks.progress import count
 from benchmarks.sheets import save_sheet
-from pipelines import ModelStore, SuperResolutionRequest, SuperResolutionResult, super_resolution_stream
+from pipelines import ModelStore
 from pipelines.backprojection import Axis, Reduction, make_blur, make_reduction
 from pipelines.detailing import TILE_PX
 from pipelines.enlarging import make_exact
@@ -33,20 +35,12 @@ from pipelines.tiling import split_axis
 
 MAIN_SCALE = 4.0
 CROP_PX = 160
-# Photographs that take several tiles.
-LARGE, LARGE_PX = ("hubble_deep_field", "retina"), 1024
+# 512 px of these become 2048 px, which is 16 tiles; Faithful has no tile borders where Detail has them.
+SEAM_PHOTOS, SEAM_MODES = ("astronaut", "retina", "ihc", "grass"), ("detail", "faithful")
 # The damages of the guided mode, with and without lost pixels, whose black holes would be easy to beat alone.
 BLUR_PX, NOISE_LEVELS = 1.5, 8.0
 LOST_FRACS = {"known_blur_gain_db": 0.0, "known_lost_gain_db": 0.3}
 GUIDED_PX = 256
-
-
-def enlarge_photo(picture: Image.Image, models: ModelStore, **fields: Any) -> SuperResolutionResult:
-    """Run the stream that the page uses to its end."""
-    *_, result = super_resolution_stream(SuperResolutionRequest(picture, **fields), models)
-    if not isinstance(result, SuperResolutionResult):
-        raise TypeError(f"the stream ended with {type(result).__name__} instead of a result")
-    return result
 
 
 def compare(picture: Image.Image, truth: Image.Image, border_px: int) -> float:
@@ -171,31 +165,59 @@ def measure_detail(pairs: Sequence[Pair], models: ModelStore) -> dict[str, Figur
         }
         for name, value in found.items():
             rows.setdefault(name, []).append(value)
+    nearer = [off - on for off, on in zip(rows["sharp_off"], rows["sharp_on"])]
     return {
         "detail_consistency_db": make_figure(rows["agreement"], unit="dB"),
         "detail_psnr_loss_db": make_figure(rows["loss"], unit="dB"),
+        "detail_sharpness_gain": make_figure(nearer),
         "detail_sharpness_error": make_figure(rows["sharp_on"], baseline=float(np.mean(rows["sharp_off"]))),
-        "detail_seam_ratio": make_figure([measure_seam(picture) for picture in draw_large_details(models)]),
-    }
+    } | measure_seams(models)
 
 
-def draw_large_details(models: ModelStore) -> list[Image.Image]:
-    """Add detail to photographs that are larger than a tile."""
-    large = load_photographs(max_side_px=LARGE_PX)
-    pairs = [make_pair(name, large[name], MAIN_SCALE, is_camera=False) for name in LARGE]
-    return [enlarge_photo(pair.small, models, scale=pair.scale, mode="detail").image for pair in pairs]
+def measure_seams(models: ModelStore) -> dict[str, Figure]:
+    """Enlarge photographs that take several tiles with Detail, and look at the borders of its tiles.
+
+    Returns: detail_seam_ratio, 1 where nothing is seen; and the same without comparing like with like.
+    """
+    large, ratios, plain = load_photographs(), [], []
+    for name in count(SEAM_PHOTOS, "photographs of several tiles"):
+        made = [enlarge_photo(large[name], models, scale=MAIN_SCALE, mode=mode).image for mode in SEAM_MODES]
+        steps = [measure_border_steps(image) for image in made]
+        ratios.append(steps[0].at_borders / steps[0].nearby * steps[1].nearby / steps[1].at_borders)
+        plain.append(steps[0].at_borders / steps[0].everywhere)
+    return {"detail_seam_ratio": make_figure(ratios), "detail_border_to_all_steps": make_figure(plain)}
 
 
-def measure_seam(picture: Image.Image, tile_px: int = TILE_PX) -> float:
-    """Return the difference across the borders of tiles as a share of that between all neighbours."""
+@dataclass(frozen=True)
+class BorderSteps:
+    """Mean difference between neighbouring lines: across tile borders, nearby at the same place of the small picture's
+    pixels, and everywhere."""
+
+    at_borders: float
+    nearby: float
+    everywhere: float
+
+
+def measure_border_steps(
+    picture: Image.Image, tile_px: int = TILE_PX, period_px: int = round(MAIN_SCALE)
+) -> BorderSteps:
+    """Measure what lies across the borders of tiles.
+
+    Units: period_px is the side of a pixel of the small picture. Tile borders fall between two of these, where any
+           enlarged picture steps more than inside of one; lines a few periods away step as much if there is no seam.
+    """
     pixels = to_tensor([picture])[0]
-    steps = [(pixels.diff(dim=axis).abs().mean((0, 3 - axis)), pixels.shape[axis]) for axis in (1, 2)]
-    at, everywhere = [], []
-    for step, length in steps:
+    at, nearby, everywhere = [], [], []
+    for axis in (1, 2):
+        step, length = pixels.diff(dim=axis).abs().mean((0, 3 - axis)), pixels.shape[axis]
         everywhere.append(float(step.mean()))
-        cells = split_axis(-(-length // SIDE_UNIT_PX), tile_px // SIDE_UNIT_PX, 0)
-        at += [float(step[span.first * SIDE_UNIT_PX - 1]) for span in cells[1:]]
-    return float(np.mean(at) / np.mean(everywhere)) if at else 1.0
+        for span in split_axis(-(-length // SIDE_UNIT_PX), tile_px // SIDE_UNIT_PX, 0)[1:]:
+            border = span.first * SIDE_UNIT_PX - 1
+            at.append(float(step[border]))
+            nearby += [float(step[border + sign * k * period_px]) for k in range(1, 7) for sign in (-1, 1)]
+    if not at:
+        raise ValueError(f"a picture of {picture.size} px has one tile and no border")
+    return BorderSteps(float(np.mean(at)), float(np.mean(nearby)), float(np.mean(everywhere)))
 
 
 def measure_known_damage(photographs: dict[str, Image.Image], models: ModelStore) -> dict[str, Figure]:
@@ -279,10 +301,12 @@ def measure(settings: RunSettings) -> dict[str, Figure]:
     figures |= compare_foreign(mains, [row for row, main in zip(rows["faithful"], is_main) if main])
     figures |= measure_detail(mains, models)
     figures |= measure_known_damage(photographs, models)
-    figures |= measure_cost()
+    explored, answers = measure_explore(settings.n, models)
+    figures |= explored | measure_cost()
     if settings.sheet:
-        titles, images = zip(*shown)
-        save_sheet(settings.sheet / "super_resolution.png", images, columns=6, titles=titles)
+        for name, pictures in (("super_resolution", shown), ("explore", answers)):
+            titles, images = zip(*pictures)
+            save_sheet(settings.sheet / f"{name}.png", images, columns=6, titles=titles)
     return figures
 
 

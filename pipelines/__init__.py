@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Any
 from pipelines.drag_points import DragPair, check_pairs
 from pipelines.enlarged_size import plan_size
 from pipelines.errors import BackendUnavailable, CompositionError, UserError
+from pipelines.low_light_types import (
+    WAYS_OF_LIGHTING,
+    DarkenRequest,
+    LightArm,
+    LowLightProgress,
+    LowLightRequest,
+    LowLightResult,
+)
 from pipelines.params import Choice, Flag, Range, Text, ranges, specs, validate
 from pipelines.png_settings import (
     read_drag_settings,
+    read_low_light_settings,
     read_settings,
     read_style_settings,
     read_super_resolution_settings,
@@ -39,12 +48,13 @@ from pipelines.types import (
     SuperResolutionResult,
     TextToImageRequest,
 )
-from pipelines.uploads import Upload, read_mask, read_photo, read_picture, write_mask
+from pipelines.uploads import Upload, read_burst, read_dark_photo, read_mask, read_photo, read_picture, write_mask
 
 if TYPE_CHECKING:
     from pipelines.cache import ModelStore
     from pipelines.drag_editing import ask_for_picture, drag_stream, fit_picture, fit_request
     from pipelines.layout import propose_layout
+    from pipelines.low_light import darken_photo, low_light_stream, tell_light
     from pipelines.mesh_files import to_glb, to_obj
     from pipelines.model import badge, unknown_words
     from pipelines.preview_3d import preview_3d_stream
@@ -56,11 +66,14 @@ _LATE = {
     "ModelStore": "pipelines.cache",
     "ask_for_picture": "pipelines.drag_editing",
     "badge": "pipelines.model",
+    "darken_photo": "pipelines.low_light",
     "drag_stream": "pipelines.drag_editing",
     "fit_picture": "pipelines.drag_editing",
     "fit_request": "pipelines.drag_editing",
+    "low_light_stream": "pipelines.low_light",
     "preview_3d_stream": "pipelines.preview_3d",
     "propose_layout": "pipelines.layout",
+    "tell_light": "pipelines.low_light",
     "to_glb": "pipelines.mesh_files",
     "to_obj": "pipelines.mesh_files",
     "unknown_words": "pipelines.model",
@@ -73,15 +86,21 @@ __all__ = [
     "DRAG_TECHNIQUES",
     "SAMPLERS",
     "STYLE_TECHNIQUES",
+    "WAYS_OF_LIGHTING",
     "BackendUnavailable",
     "Choice",
     "CompositionError",
+    "DarkenRequest",
     "DragPair",
     "DragProgress",
     "DragRequest",
     "DragResult",
     "Flag",
     "ImageResult",
+    "LightArm",
+    "LowLightProgress",
+    "LowLightRequest",
+    "LowLightResult",
     "Measure",
     "ModelStore",
     "Preview3dProgress",
@@ -105,14 +124,19 @@ __all__ = [
     "catalogue",
     "check_pairs",
     "collect_no_garbage",
+    "darken_photo",
     "drag_stream",
     "fit_picture",
     "fit_request",
+    "low_light_stream",
     "plan_size",
     "preview_3d_stream",
     "propose_layout",
     "ranges",
+    "read_burst",
+    "read_dark_photo",
     "read_drag_settings",
+    "read_low_light_settings",
     "read_mask",
     "read_photo",
     "read_picture",
@@ -123,6 +147,7 @@ __all__ = [
     "specs",
     "style_stream",
     "super_resolution_stream",
+    "tell_light",
     "text_to_image_stream",
     "to_glb",
     "to_obj",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator
 from dataclasses import replace
 from itertools import combinations
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from pipelines.denoise import DenoiseSettings, denoise
 from pipelines.enlarging import make_exact
 from pipelines.errors import UserError
 from pipelines.images import decode_pixels, fit_square, to_images, to_tensor
+from pipelines.networks import NetworkProvider
 from pipelines.photo_measures import measure_enlarged
 from pipelines.sr_lite import enlarge
 from pipelines.streams import follow
@@ -27,9 +29,13 @@ from pipelines.types import Measure, Progress, SuperResolutionRequest, SuperReso
 SAMPLER = "ddim"
 
 
+class Provider(ModelProvider, NetworkProvider, Protocol):
+    """Hand out both kinds: the networks for photographs, and models that draw after words."""
+
+
 @torch.no_grad()
 def explore_stream(
-    request: SuperResolutionRequest, original: Image.Image, models: ModelProvider
+    request: SuperResolutionRequest, original: Image.Image, models: Provider
 ) -> Generator[Progress | SuperResolutionResult, None, None]:
     """Draw several pictures that agree with a small one; a checked request.
 
@@ -56,8 +62,10 @@ def explore_stream(
         sampler=SAMPLER,
         width_px=side,
         height_px=side,
+        start_step=min(request.num_steps - 1, round(request.num_steps * (1 - request.freedom_frac))),
     )
-    latents = yield from denoise(model, text, settings, [PictureAgreement(small)], notes)
+    guess = models.networks().enlarger(small[None], (side, side), torch.zeros(1))[0]
+    latents = yield from denoise(model, text, settings, [PictureAgreement(small, guess)], notes)
     reduction, images = make_reduction((side, side), (few, few)), []
     for index, row in enumerate(latents.split(1)):
         with model.lock:

@@ -5,6 +5,7 @@ The only place that knows that a pixel has 256 values.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,19 @@ def to_images(pixels: torch.Tensor) -> list[Image.Image]:
     """Turn (b, 3, H, W) in -1..1 into PIL pictures; what lies outside is cut off, as a screen would."""
     levels = (pixels.float() * 0.5 + 0.5).clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
     return [Image.fromarray(array) for array in levels.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def compress(picture: torch.Tensor, quality: int) -> torch.Tensor:
+    """Write (3, h, w) in -1..1 as a JPEG file and read it again."""
+    file = io.BytesIO()
+    to_images(picture[None])[0].save(file, "JPEG", quality=quality)
+    with Image.open(file) as read:
+        return to_tensor([read])[0]
+
+
+def round_levels(picture: torch.Tensor) -> torch.Tensor:
+    """Round -1..1 to what a file of 8 bits can hold."""
+    return ((picture + 1) * (255 / 2)).round().clamp(0, 255) / (255 / 2) - 1
 
 
 def decode(model: ModelBundle, latents: torch.Tensor) -> list[Image.Image]:

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from pipelines.backends import PROJECT_DIR
+from pipelines.curve_net import CurveNet, load_curve_net
 from pipelines.restorer import Restorer, load_restorer
 from pipelines.sr_lite import SrLite, load_sr_lite
 from pipelines.turntable import Turntable, load_turntable
@@ -22,6 +23,7 @@ ASSETS = PROJECT_DIR / "assets"
 _RECIPES = {
     "sr_lite": "make train-sr-lite",
     "restorer": "make train-restorer",
+    "curve_net": "make train-curve-net",
     "turntable": "make train-turntable",
 }
 _NEEDED = {
@@ -30,12 +32,16 @@ _NEEDED = {
     "damage": ("restorer",),
     "views": ("turntable",),
     "polish": ("turntable",),
+    "explore": ("sr_lite",),
+    "curve": ("curve_net",),
+    "retinex": ("curve_net",),
+    "diffusion": ("curve_net", "restorer"),
 }
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 class Networks:
-    """Hand out the enlarger, the restorer and the turntable."""
+    """Hand out the enlarger, the restorer, the curve network and the turntable."""
 
     def __init__(self, folder: Path = ASSETS) -> None:
         self._folder = folder
@@ -43,6 +49,7 @@ class Networks:
         self._enlarger: SrLite | None = None
         self._restorer: Restorer | None = None
         self._turntable: Turntable | None = None
+        self._curve_net: CurveNet | None = None
 
     @property
     def enlarger(self) -> SrLite:
@@ -65,6 +72,17 @@ class Networks:
             if self._restorer is None:
                 self._restorer = to_fast_layout(load_restorer(self._folder / "restorer"))
             return self._restorer
+
+    @property
+    def curve_net(self) -> CurveNet:
+        """Return the network that lights dark pictures by curves.
+
+        Raises: BackendUnavailable if its files are missing or broken.
+        """
+        with self._build_lock:
+            if self._curve_net is None:
+                self._curve_net = to_fast_layout(load_curve_net(self._folder / "curve_net"))
+            return self._curve_net
 
     @property
     def turntable(self) -> Turntable:

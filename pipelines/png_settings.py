@@ -19,6 +19,7 @@ from PIL import PngImagePlugin
 
 from pipelines.backends import BACKEND_NAMES, find_spec
 from pipelines.errors import UserError
+from pipelines.low_light_types import LowLightRequest, LowLightResult
 from pipelines.params import validate
 from pipelines.technique_catalogue import catalogue
 from pipelines.types import (
@@ -52,19 +53,23 @@ _TABS: dict[type, str] = {
     StyleRequest: "Style prompting",
     DragRequest: "Drag editing",
     SuperResolutionRequest: "Super-resolution",
+    LowLightRequest: "Low light",
 }
-_PICTURES = ("reference", "second", "picture", "mask")
+_PICTURES = ("reference", "second", "picture", "mask", "burst", "truth")
 _FORGED = "The settings inside this PNG were not written by Limelight; set them by hand."
 
-Request = TextToImageRequest | StyleRequest | DragRequest | SuperResolutionRequest
-Result = ImageResult | StyleResult | DragResult | SuperResolutionResult
-_Asked = TypeVar("_Asked", TextToImageRequest, StyleRequest, DragRequest, SuperResolutionRequest)
+Request = TextToImageRequest | StyleRequest | DragRequest | SuperResolutionRequest | LowLightRequest
+Result = ImageResult | StyleResult | DragResult | SuperResolutionResult | LowLightResult
+_Asked = TypeVar("_Asked", TextToImageRequest, StyleRequest, DragRequest, SuperResolutionRequest, LowLightRequest)
 
 
 def _single_request(result: Result, index: int) -> Request:
     """Make the request that draws picture `index` of a result on its own."""
     if isinstance(result, DragResult):
         return dataclasses.replace(result.request, seed=result.seed_used)
+    if isinstance(result, LowLightResult):
+        method = result.arms[index].method
+        return dataclasses.replace(result.request, seed=result.seed_used, method=method, compare=False)
     if isinstance(result, SuperResolutionResult):
         if len(result.images) == 1:
             return dataclasses.replace(result.request, seed=result.seed_used)
@@ -101,7 +106,7 @@ def settings_to_pnginfo(result: Result, index: int = 0) -> PngImagePlugin.PngInf
 def _to_parameters(request: Request, size_px: tuple[int, int]) -> str:
     """Write the settings in the line format that other tools read."""
     lines = [request.prompt]
-    settings: dict[str, Any] = {"Steps": request.num_steps}
+    settings: dict[str, Any] = {} if isinstance(request, LowLightRequest) else {"Steps": request.num_steps}
     if isinstance(request, TextToImageRequest | StyleRequest):
         if request.negative_prompt:
             lines.append(f"Negative prompt: {request.negative_prompt}")
@@ -110,6 +115,8 @@ def _to_parameters(request: Request, size_px: tuple[int, int]) -> str:
     settings |= {"Seed": request.seed, "Size": f"{size_px[0]}x{size_px[1]}", "Model": request.backend}
     if isinstance(request, SuperResolutionRequest):
         settings |= {"Upscale by": f"{request.scale:g}", "Mode": request.mode}
+    elif isinstance(request, LowLightRequest):
+        settings |= {"Method": request.method, "Brightness": f"{request.brightness:g}"}
     elif request.techniques:
         # Other tools read up to the next comma, so the options stay in our own key.
         settings["Techniques"] = " + ".join(request.techniques)
@@ -169,6 +176,18 @@ def read_super_resolution_settings(path: str | Path) -> SuperResolutionRequest:
     if KEY not in texts:
         raise UserError("This picture holds no such settings; choose a PNG from the tab Super-resolution.")
     return _from_json(texts[KEY], SuperResolutionRequest)
+
+
+def read_low_light_settings(path: str | Path) -> LowLightRequest:
+    """Read the request of the low-light tab back from its PNG, without its picture.
+
+    Returns: a validated request.
+    Raises:  UserError as `read_settings`.
+    """
+    texts = _read_texts(Path(path))
+    if KEY not in texts:
+        raise UserError("This picture holds no such settings; choose a PNG from the tab Low light.")
+    return _from_json(texts[KEY], LowLightRequest)
 
 
 def _read_texts(path: Path) -> dict[str, str]:
@@ -235,7 +254,8 @@ def _from_json(source: str, asked: type[_Asked]) -> _Asked:
 
 def _to_request(fields: dict[str, Any], forged: str, asked: type[_Asked]) -> _Asked:
     """Build and validate a request from named values; unknown or missing names are refused."""
-    if not set(fields) <= set(_list_fields(asked)) or "prompt" not in fields:
+    known = _list_fields(asked)
+    if not set(fields) <= set(known) or ("prompt" in known and "prompt" not in fields):
         raise UserError(forged)
     return validate(asked(**fields))
 
@@ -284,6 +304,8 @@ def to_python(request: Request) -> str:
         return _to_own_python(request, "drag_stream")
     if isinstance(request, SuperResolutionRequest):
         return _to_own_python(request, "super_resolution_stream")
+    if isinstance(request, LowLightRequest):
+        return _to_own_python(request, "low_light_stream")
     if set(request.techniques) - {"cfg_rescale"}:
         return _to_own_python(request, "text_to_image_stream")
     options = request.techniques.get("cfg_rescale")
@@ -324,7 +346,10 @@ def _to_own_python(request: Request, stream: str) -> str:
     defaults = {field.name: field.default for field in dataclasses.fields(request)}
     values = {name: getattr(request, name) for name in _list_fields(type(request))}
     lines = [f"{name}={value!r}," for name, value in values.items() if value != defaults[name] or name == "prompt"]
-    pictures = [name for name in _PICTURES if getattr(request, name, None) is not None]
+    pictures = [name for name in _PICTURES if name != "burst" and getattr(request, name, None)]
+    if isinstance(request, SuperResolutionRequest | LowLightRequest) and "picture" not in pictures:
+        # What was shown keeps its settings without its picture, and would not run without one.
+        pictures = ["picture", *pictures]
     lines += [f'{name}=Image.open("{name}.png"),  # put this picture of yours beside the script' for name in pictures]
     opener = "from PIL import Image\n\n" if pictures else ""
     arguments = "".join(f"    {line}\n" for line in lines)

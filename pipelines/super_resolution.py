@@ -11,7 +11,6 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Protocol
 
 import torch
 from PIL import Image
@@ -22,9 +21,9 @@ from pipelines.detailing import add_detail, count_tiles, guess_clean
 from pipelines.enlarged_size import plan_size
 from pipelines.enlarging import enlarge_in_tiles, make_exact
 from pipelines.errors import UserError
-from pipelines.exploring import explore_stream
+from pipelines.exploring import Provider, explore_stream
 from pipelines.images import to_images, to_tensor
-from pipelines.networks import NetworkProvider, Networks
+from pipelines.networks import Networks
 from pipelines.params import validate
 from pipelines.photo_measures import BAND_ROWS, find_lost, measure_enlarged
 from pipelines.preconditioned_guidance import Damage, guide
@@ -33,20 +32,15 @@ from pipelines.restorer import make_task
 from pipelines.seeding import make_generators
 from pipelines.sr_lite import enlarge
 from pipelines.streams import follow
-from pipelines.text_to_image import ModelProvider
 from pipelines.types import Progress, SuperResolutionProgress, SuperResolutionRequest, SuperResolutionResult
 from pipelines.uploads import has_alpha, to_plain
 
 PREVIEW_PX = 768
 # How far a camera's picture is agreed with: what the network smoothed away was partly noise, partly fine texture.
 # Chosen on held-out drawn pictures: the worst of them lose least here, and the mean little.
-CAMERA_SHARE = 0.3
+CAMERA_SHARE = 0.5
 
 Stream = Generator[Progress, None, torch.Tensor]
-
-
-class Provider(ModelProvider, NetworkProvider, Protocol):
-    """Hand out both kinds: the networks for photographs, and models that draw after words."""
 
 
 @dataclass(eq=False)

@@ -272,6 +272,9 @@ class SuperResolutionRequest:
     prompt: str = text("", 10_000, label="Prompt", help="What the picture may show, in plain words.")
     num_images: int = ranged(4, 1, 8, 1, label="Pictures", help="How many different answers.")
     guidance_scale: float = ranged(4.0, 0.0, 20.0, 0.1, label="Guidance", help="How hard the prompt pulls.")
+    freedom_frac: float = ranged(
+        0.5, 0.1, 1.0, 0.05, label="Freedom", help="How far the answers may leave the plainly enlarged picture."
+    )
     seed: int = ranged(0, 0, 2**32 - 1, 1, label="Seed", help="The same seed and settings give the same picture.")
     backend: str = text(DEFAULT_BACKEND, 100, label="Backend", help="Which model draws the answers.")
 

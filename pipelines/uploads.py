@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from pipelines.errors import UserError
 
@@ -24,6 +25,7 @@ MIN_SIDE_PX = 32
 MAX_RATIO = 8
 PAPER = (255, 255, 255)
 BYTE_LEVELS, WORD_LEVELS = 255, 65535
+MAX_FRAMES = 16  # of a short clip, and pictures of a burst
 MAX_MASK_CHARS = 400_000
 _MASK_START = "data:image/png;base64,"
 _MASK_SENTENCE = "The mask cannot be read; clear it and paint it again."
@@ -64,6 +66,33 @@ def read_photo(path: str | Path) -> Upload:
     return _open(path, _check_area)
 
 
+def read_dark_photo(path: str | Path) -> Upload:
+    """Open an uploaded dark picture: as `read_photo`, but 16 bits stay, because in the dark they hold the picture.
+
+    Returns: the first frame, upright, as L, LA, RGB, RGBA or of 16 bits.
+    Raises:  UserError as `read_photo`.
+    """
+    return _open(path, _check_area, keeps_depth=True)
+
+
+def read_burst(paths: Sequence[str | Path]) -> tuple[Image.Image, ...]:
+    """Open several pictures of one scene: single photos, or one short clip, which is an animated picture.
+
+    Returns: the pictures, upright, or the frames of the clip, at most MAX_FRAMES of it.
+    Raises:  UserError with one sentence if there is one picture only, or a file is no picture.
+    """
+    if len(paths) > MAX_FRAMES:
+        raise UserError(f"These are {len(paths)} pictures; choose at most {MAX_FRAMES} of one scene.")
+    if len(paths) != 1:
+        return tuple(read_dark_photo(path).picture for path in paths)
+    upload = _open(paths[0], _check_area, keeps_depth=True, formats=(*FORMATS, "GIF"))
+    with Image.open(paths[0], formats=(*FORMATS, "GIF")) as file:
+        if getattr(file, "n_frames", 1) == 1:
+            raise UserError("This is one picture and no clip; choose several photos of the scene, or an animated one.")
+        frames = [to_plain(frame.copy()) for frame in islice(ImageSequence.Iterator(file), MAX_FRAMES)]
+    return (upload.picture, *frames[1:])
+
+
 def has_alpha(picture: Image.Image) -> bool:
     """Tell whether a picture may be transparent somewhere."""
     return "A" in picture.getbands() or "transparency" in picture.info
@@ -82,7 +111,13 @@ def to_plain(picture: Image.Image) -> Image.Image:
     return picture.convert("L") if picture.mode in ("1", "L") else picture.convert("RGB")
 
 
-def _open(path: str | Path, check: Callable[[int, int], None]) -> Upload:
+def _open(
+    path: str | Path,
+    check: Callable[[int, int], None],
+    *,
+    keeps_depth: bool = False,
+    formats: tuple[str, ...] = FORMATS,
+) -> Upload:
     """Open a file whose sides, as its header states them, pass a check."""
     if not Path(path).is_file():
         raise UserError("This picture is no longer here, because it was uploaded long ago; choose it again.")
@@ -90,7 +125,7 @@ def _open(path: str | Path, check: Callable[[int, int], None]) -> Upload:
     if size_mb > MAX_MB:
         raise UserError(f"This file has {size_mb:.0f} MB; choose a picture of at most {MAX_MB} MB.")
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        with Image.open(path, formats=formats) as file:
             check(*file.size)
             frames = getattr(file, "n_frames", 1)
             is_lossy = file.format == "JPEG"
@@ -106,11 +141,12 @@ def _open(path: str | Path, check: Callable[[int, int], None]) -> Upload:
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"This picture is damaged and cannot be read to its end; {_ALLOWED} that opens.") from error
     notes = [f"The picture is animated ({frames} frames); its first frame was used."] if frames > 1 else []
-    if picture.mode.startswith("I") or picture.mode == "F":
+    is_deep = picture.mode.startswith("I") or picture.mode == "F"
+    if is_deep and not keeps_depth:
         notes.append("The picture has 16 bits per pixel; it was brought to 8.")
     elif picture.mode == "CMYK":
         notes.append("The picture is made for print (CMYK); its colours were turned into those of a screen.")
-    return Upload(to_plain(picture), tuple(notes), is_lossy)
+    return Upload(picture if is_deep and keeps_depth else to_plain(picture), tuple(notes), is_lossy)
 
 
 def _check_area(width: int, height: int) -> None:

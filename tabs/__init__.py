@@ -5,6 +5,13 @@ A tab is a module with NAME (its URL: ?tab=NAME), TITLE and build(services).
 
 from types import ModuleType
 
-from tabs import drag_editing, preview_3d, style_prompting, super_resolution, text_to_image
+from tabs import drag_editing, low_light, preview_3d, style_prompting, super_resolution, text_to_image
 
-TABS: tuple[ModuleType, ...] = (text_to_image, style_prompting, drag_editing, super_resolution, preview_3d)
+TABS: tuple[ModuleType, ...] = (
+    text_to_image,
+    style_prompting,
+    drag_editing,
+    super_resolution,
+    low_light,
+    preview_3d,
+)

@@ -181,7 +181,8 @@ def build_findings(sketches: str, *, drag: str = "Drag this") -> dict[str, Any]:
         made["use"] = gr.Button("Use as style", interactive=False, size="sm", min_width=110)
         made["drag"] = gr.Button(drag, interactive=False, size="sm", min_width=90)
         made["enlarge"] = gr.Button("Enlarge", interactive=False, size="sm", min_width=80)
-    made["python"] = gr.Code(language="python", label="The same picture in plain diffusers", visible=False)
+        made["light"] = gr.Button("Light up", interactive=False, size="sm", min_width=80)
+    made["python"] = gr.Code(language="python", label="The same picture in Python", visible=False)
     made["shown"] = gr.State(None)
     made["path"] = gr.State("")
     made["trace"] = gr.State(None)
@@ -232,6 +233,7 @@ def show_result(result: ImageResult) -> dict[str, Any]:
         "use": gr.Button(interactive=True),
         "drag": gr.Button(interactive=True),
         "enlarge": gr.Button(interactive=True),
+        "light": gr.Button(interactive=True),
         "shown": request,
         "path": path,
     }

@@ -16,7 +16,7 @@ from tabs.wiring import Services, Updates
 
 PLAIN = (
     *("scale", "mode", "source", "detail_frac", "blur_px", "noise_levels", "missing"),
-    *("prompt", "num_images", "guidance_scale", "num_steps"),
+    *("prompt", "num_images", "freedom_frac", "guidance_scale", "num_steps"),
 )
 # A mode's title, what it does, and whose method it is.
 MODES = MappingProxyType(
@@ -49,7 +49,7 @@ OPTIONS = MappingProxyType(
         "faithful": ("source",),
         "detail": ("source", "detail_frac", "seed"),
         "damage": ("blur_px", "noise_levels", "missing", "num_steps", "seed"),
-        "explore": ("prompt", "num_images", "guidance_scale", "num_steps", "seed"),
+        "explore": ("prompt", "num_images", "freedom_frac", "guidance_scale", "num_steps", "seed"),
     }
 )
 SOURCES = (("Clean", "clean"), ("From a camera, or a JPEG", "camera"))
@@ -168,7 +168,7 @@ def build_options(made: dict[str, Any], described: Mapping[str, Any], mode: str)
             described["prompt"].default, label=described["prompt"].label, info=described["prompt"].help, max_lines=4
         )
         made["unknown"] = gr.HTML(elem_classes="unknown-box", apply_default_css=False)
-        made["num_images"] = make_control(described["num_images"])
+        made |= {name: make_control(described[name]) for name in ("num_images", "freedom_frac")}
     with gr.Group(elem_classes="enlarge-options"):
         with group("source"):
             spec = described["source"]

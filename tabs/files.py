@@ -14,7 +14,7 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from pipelines import DragResult, ImageResult, StyleResult, SuperResolutionResult, settings_to_pnginfo
+from pipelines import DragResult, ImageResult, LowLightResult, StyleResult, SuperResolutionResult, settings_to_pnginfo
 
 FOLDER_VARIABLE = "GRADIO_TEMP_DIR"
 SWEEP_S = (600, 3600)  # how often temporary pictures are looked at, and how old one may become
@@ -43,7 +43,9 @@ def own_folder() -> Iterator[Path]:
 
 
 def save_png(
-    result: ImageResult | StyleResult | DragResult | SuperResolutionResult, index: int = 0, **options: Any
+    result: ImageResult | StyleResult | DragResult | SuperResolutionResult | LowLightResult,
+    index: int = 0,
+    **options: Any,
 ) -> str:
     """Write one picture with its settings inside, where gradio serves it and deletes it after its time."""
     info = settings_to_pnginfo(result, index)

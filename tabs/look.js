@@ -71,7 +71,7 @@
   /* The comparison's divider knows only the mouse: name both pictures, and let the arrow keys drag it. */
   const dressPair = (pair) => {
     const label = pair.querySelector("label")?.textContent.trim() || "Comparison";
-    const names = pair.closest(".drag-tab") ? ["Before", "After"] : pair.closest(".enlarge-tab") ? ["Bicubic", "Enlarged"] : ["Off", "On"];
+    const names = pair.closest(".drag-tab, .light-tab") ? ["Before", "After"] : pair.closest(".enlarge-tab") ? ["Bicubic", "Enlarged"] : ["Off", "On"];
     pair.querySelectorAll("img").forEach((image, side) => { image.alt = `${names[side]}: ${label}`; });
     const divider = pair.querySelector('[data-testid="slider"]');
     if (!divider || divider.tabIndex === 0) return;

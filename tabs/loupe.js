@@ -34,8 +34,11 @@ const frame = () => {
 const draw = () => {
   const { width, height, left, right } = known();
   const found = images(), views = [...element.querySelectorAll(".loupe-view")];
-  box().hidden = !width || found.length < 2;
-  if (box().hidden) return;
+  box().hidden = !width || found.length < 2 || Boolean(known().is_small);
+  if (box().hidden) {
+    tab().querySelector(".loupe-frame")?.setAttribute("hidden", "");
+    return;
+  }
   const [wide, tall] = size(views[0]);
   const x = corner(place.x, wide, width), y = corner(place.y, tall, height);
   views.forEach((view, side) => {
@@ -108,6 +111,7 @@ const update = () => {
   if (value.width) {
     tab().style.setProperty("--ratio", value.width / value.height);
     tab().style.setProperty("--mode", JSON.stringify(value.right));
+    tab().style.setProperty("--left", JSON.stringify(value.left));
   }
   if (value.key === shown) return;
   shown = value.key;

@@ -13,6 +13,7 @@ from tabs.wiring import Services, Updates, send, wire
 STYLE_TAB = "style"
 DRAG_TAB = "drag"
 ENLARGE_TAB = "enlarge"
+LIGHT_TAB = "light"
 
 
 def on_reuse_seed(*, shown: Any) -> Updates:
@@ -40,6 +41,11 @@ def on_enlarge(*, path: str, shown: Any, sent: Mapping[str, Any]) -> Updates:
     return {"sent": send(sent, ENLARGE_TAB, path, prompt=shown.prompt)}
 
 
+def on_light(*, path: str, sent: Mapping[str, Any]) -> Updates:
+    """Send the shown picture to the tab where dark pictures are lit."""
+    return {"sent": send(sent, LIGHT_TAB, path)}
+
+
 def connect_shown(services: Services, inputs: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Wire the buttons below a result; `inputs` has a box for the seed."""
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
@@ -49,5 +55,6 @@ def connect_shown(services: Services, inputs: Mapping[str, Any], result: Mapping
     copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
     path = {"path": result["path"]}
     wire(result["use"].click, on_use_as_style, path | sent, sent, **services.sending)
+    wire(result["light"].click, on_light, path | sent, sent, **services.sending)
     wire(result["enlarge"].click, on_enlarge, path | shown | sent, sent, **services.sending)
     wire(result["drag"].click, on_drag, path | shown | sent, sent, **services.sending)

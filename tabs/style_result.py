@@ -77,6 +77,7 @@ def show_result(result: StyleResult, upload_notes: Sequence[str] = ()) -> Update
         "use": gr.Button(interactive=True),
         "drag": gr.Button(interactive=True),
         "enlarge": gr.Button(interactive=True),
+        "light": gr.Button(interactive=True),
         "shown": forget_uploads(request, result),
         "path": path,
     }

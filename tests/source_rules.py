@@ -22,6 +22,7 @@ TAB_PARTS = (
     *("drag_inputs", "drag_picture", "drag_canvas", "drag_result"),
     *("enlarge_inputs", "enlarge_result", "loupe"),
     *("preview_inputs", "preview_result"),
+    *("light_inputs", "light_result"),
 )
 
 

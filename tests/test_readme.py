@@ -27,7 +27,13 @@ TOLD = {
     "drag": (*(f"{name}_" for name in DRAG_TITLES), "ruler_", "refused_rate", "unread_rate"),
     "super_resolution": (
         *("bicubic_", "lanczos_", "backprojection_", "faithful_", "esrgan_slim_", "known_"),
-        *("x4_gain_over_lanczos_db", "x4_gain_over_esrgan_slim_db", "detail_sharpness_error"),
+        "explore_",
+        *("x4_gain_over_lanczos_db", "x4_gain_over_esrgan_slim_db"),
+        *("detail_sharpness_error", "detail_border_to_all_steps"),
+    ),
+    "low_light": (
+        *("oracle_", "clahe_", "lime_", "curve_", "diffusion_", "blind_", "parser_"),
+        *("bright_unchanged", "peak_mb"),
     ),
 }
 README = (ROOT / "README.md").read_text("utf-8")

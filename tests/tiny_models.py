@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from pipelines import restorer, sr_lite
+from pipelines import curve_net, restorer, sr_lite
+from pipelines.curve_net import CurveNet, CurveNetConfig
 from pipelines.restorer import Restorer, RestorerConfig
 from pipelines.sr_lite import SrLite, SrLiteConfig
 
@@ -62,14 +63,15 @@ def save_tiny_networks(folder: Path) -> Path:
     small, tiny = SrLiteConfig(8, 1, 8), RestorerConfig(fine=8, middle=8, coarse=8, num_blocks=1, num_coarse_blocks=1)
     with torch.random.fork_rng():
         torch.manual_seed(7)
+        curves = CurveNetConfig(width=4)
         networks: dict[str, tuple[torch.nn.Module, dict[str, object]]] = {
             "sr_lite": (SrLite(small), sr_lite.config_to_json(small)),
             "restorer": (Restorer(tiny), restorer.config_to_json(tiny)),
+            "curve_net": (CurveNet(curves), curve_net.config_to_json(curves)),
         }
         # The last layers start at zero, and would hide what the others do.
-        for network, _ in networks.values():
-            last = "colour.weight" if isinstance(network, SrLite) else "out.weight"
-            torch.nn.init.normal_(network.get_parameter(last), std=0.02)
+        for name, last in (("sr_lite", "colour.weight"), ("restorer", "out.weight")):
+            torch.nn.init.normal_(networks[name][0].get_parameter(last), std=0.02)
     for name, (network, about) in networks.items():
         (folder / name).mkdir(parents=True)
         weights = {key: value.half() for key, value in network.state_dict().items()}

@@ -6,13 +6,14 @@ benchmarks can name the damage they measure.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+
+from pipelines.darkening import blur
+from pipelines.images import compress, round_levels
 
 KERNELS = ("bicubic", "bilinear", "area")
 
@@ -74,30 +75,3 @@ def add_noise(picture: torch.Tensor, camera: CameraDamage, rng: np.random.Genera
     noise = torch.from_numpy(rng.normal(size=picture.shape).astype(np.float32))
     variance = 1 - camera.shot_frac + camera.shot_frac * (picture.clamp(-1, 1) + 1)
     return round_levels(picture + noise * variance.sqrt() * (camera.noise_levels / (255 / 2)))
-
-
-def blur(picture: torch.Tensor, sigma_y_px: float, sigma_x_px: float) -> torch.Tensor:
-    """Blur (c, H, W) with a Gaussian, edges repeated."""
-    for axis, sigma in ((1, sigma_y_px), (2, sigma_x_px)):
-        if sigma < 0.05:
-            continue
-        reach = max(1, int(np.ceil(3 * sigma)))
-        taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
-        taps = (taps / taps.sum()).reshape((1, 1, -1, 1) if axis == 1 else (1, 1, 1, -1))
-        pad = (0, 0, reach, reach) if axis == 1 else (reach, reach, 0, 0)
-        picture = F.conv2d(F.pad(picture[:, None], pad, mode="replicate"), taps)[:, 0]
-    return picture
-
-
-def compress(picture: torch.Tensor, quality: int) -> torch.Tensor:
-    """Write (3, h, w) in -1..1 as a JPEG file and read it again."""
-    levels = ((picture + 1) * (255 / 2)).clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    file = io.BytesIO()
-    Image.fromarray(levels).save(file, "JPEG", quality=quality)
-    with Image.open(file) as read:
-        return torch.from_numpy(np.array(read)).permute(2, 0, 1).float() / (255 / 2) - 1
-
-
-def round_levels(picture: torch.Tensor) -> torch.Tensor:
-    """Round -1..1 to what a file of 8 bits can hold."""
-    return ((picture + 1) * (255 / 2)).round().clamp(0, 255) / (255 / 2) - 1

@@ -17,7 +17,7 @@ from training.leaves import NUM_TEXTURES, PICTURE_PX, TEXTURE_PX, list_textures,
 
 SMALL_PX = 40  # side of a small crop, less where the scale would make the large one larger than a picture
 MAX_SCALE = 8.0
-CAMERA_FRAC = 0.4
+CAMERA_FRAC = 0.5
 ZOOMED_FRAC = 0.3
 TEXTURED_FRAC = 0.6
 NUM_FINE_TEXTURES = 32

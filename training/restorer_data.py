@@ -12,17 +12,30 @@ import numpy as np
 import torch
 
 from pipelines.backprojection import project
-from pipelines.residual_shift import KAPPA
+from pipelines.darkening import blur
+from pipelines.images import compress
+from pipelines.residual_shift import KAPPA, LAST_ETA_ROOT
 from pipelines.restorer import NUM_STRENGTHS, TASKS, Task
 from pipelines.sr_lite import SrLite
-from training.degradations import CameraDamage, add_noise, blur, compress, photograph, reduce_cleanly, sample_camera
+from training.degradations import CameraDamage, add_noise, photograph, reduce_cleanly, sample_camera
+from training.light_data import CONTEXT_PX, lose_light
 from training.restoration_data import cut
 
 CROP_PX = 72
 CAMERA_FRAC = 0.3  # of the pictures whose detail was lost to a camera instead of to a clean reduction
 UNTOLD_FRAC = 0.2
-# What a batch of pictures is split into; "light" is trained by the low-light recipe.
-TASK_SHARES = {"detail": 0.54, "denoise": 0.05, "deblur": 0.02, "file": 0.02, "identity": 0.02, "prior": 0.35}
+# What a batch of pictures is split into.
+TASK_SHARES = {
+    "detail": 0.38,
+    "light": 0.27,
+    "prior": 0.27,
+    "denoise": 0.03,
+    "deblur": 0.015,
+    "file": 0.015,
+    "identity": 0.02,
+}
+LAST_FRAC = 0.6  # of the dark pictures stand at the last level, where the page starts and often ends
+STILL_FRAC = 0.75  # of those have no noise of the chain: it tells nothing there, and the page leaves it out
 # ln of the noise that a plain denoiser meets: median 0.25 in -1..1, nine of ten between 0.03 and 2.
 LOG_SIGMA_MEAN, LOG_SIGMA_SPREAD = -1.4, 1.25
 
@@ -43,27 +56,37 @@ class RestorerBatch:
 
 
 def make_restorer_batch(
-    pictures: np.ndarray, enlarger: SrLite, batch_size: int, rng: np.random.Generator
+    pictures: np.ndarray, enlarger: SrLite, batch_size: int, rng: np.random.Generator, *, only: str = ""
 ) -> RestorerBatch:
-    """Cut pictures (n, PICTURE_PX, PICTURE_PX, 3) uint8, damage each of them its own way, and add noise."""
-    names = rng.choice(list(TASK_SHARES), batch_size, p=list(TASK_SHARES.values()))
+    """Cut pictures (n, PICTURE_PX, PICTURE_PX, 3) uint8, damage each of them its own way, and add noise.
+
+    Units: `only` names the one task of all pictures, for comparing recipes of that task.
+    """
+    shares = {only: 1.0} if only else TASK_SHARES
+    names = rng.choice(list(shares), batch_size, p=list(shares.values()))
     clean = torch.stack([cut(pictures[rng.integers(len(pictures))], CROP_PX, rng) for _ in range(batch_size)])
     damaged, strengths = torch.zeros_like(clean), torch.zeros(batch_size, NUM_STRENGTHS)
     lost = [index for index, name in enumerate(names) if name == "detail"]
     if lost:
         damaged[lost], strengths[lost, 0] = lose_detail(clean[lost], enlarger, rng)
     for index, name in enumerate(names):
-        if name not in ("detail", "prior"):
+        if name == "light":
+            wide = cut(pictures[rng.integers(len(pictures))], CONTEXT_PX, rng)
+            clean[index], damaged[index], strengths[index] = lose_light(wide, CROP_PX, rng)
+        elif name not in ("detail", "prior"):
             damaged[index], strengths[index] = damage(clean[index], str(name), rng)
     is_prior = torch.tensor([name == "prior" for name in names])
     root = torch.from_numpy(rng.uniform(0.05, 1.0, batch_size).astype(np.float32))
+    is_last = torch.from_numpy((names == "light") & (rng.random(batch_size) < LAST_FRAC))
+    root = torch.where(is_last, LAST_ETA_ROOT, root)
     normal = torch.from_numpy(rng.normal(size=batch_size).astype(np.float32))
     sigma = torch.where(is_prior, (LOG_SIGMA_MEAN + LOG_SIGMA_SPREAD * normal).exp().clamp(0.005, 20.0), KAPPA * root)
     share = torch.where(is_prior, 0.0, root.square())
     noise = torch.from_numpy(rng.normal(size=clean.shape).astype(np.float32))
-    columns = share[:, None, None, None], sigma[:, None, None, None]
-    noisy = (1 - columns[0]) * clean + columns[0] * damaged + columns[1] * noise
     told = torch.from_numpy((rng.random((batch_size, 1)) >= UNTOLD_FRAC).astype(np.float32)).expand(-1, NUM_STRENGTHS)
+    is_still = is_last & torch.from_numpy(rng.random(batch_size) < STILL_FRAC)
+    columns = share[:, None, None, None], torch.where(is_still, 0.0, sigma)[:, None, None, None]
+    noisy = (1 - columns[0]) * clean + columns[0] * damaged + columns[1] * noise
     task = Task(torch.tensor([TASKS.index(str(name)) for name in names]), strengths, told)
     return RestorerBatch(noisy, damaged, clean, sigma, share, task)
 

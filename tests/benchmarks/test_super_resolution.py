@@ -11,18 +11,20 @@ import torch
 from PIL import Image
 
 from benchmarks.esrgan_slim import EsrganSlim
+from benchmarks.explore_trials import list_scenes
 from benchmarks.photographs import SCALES, make_pair
 from benchmarks.super_resolution import (
     back_project,
     compare,
     describe_method,
     measure_agreement,
-    measure_seam,
+    measure_border_steps,
     measure_ssim,
     spoil,
 )
 from tests.pictures import make_ramp
 from training.leaves import draw_leaves
+from training.world.scene import FIRST_HELD_OUT_SEED
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +59,19 @@ def test_a_seam_is_seen() -> None:
     smooth = make_ramp(96)
     cut = np.asarray(smooth).copy()
     cut[:, 48:] = np.clip(cut[:, 48:].astype(int) + 12, 0, 255)
-    assert measure_seam(smooth, 48) < 1.3
-    assert measure_seam(Image.fromarray(cut), 48) > 2
+    whole, parted = (measure_border_steps(image, 48) for image in (smooth, Image.fromarray(cut)))
+    assert whole.at_borders < 1.3 * whole.nearby
+    assert parted.at_borders > 2 * parted.nearby
+
+
+def test_steps_between_small_pixels_are_no_seam() -> None:
+    rng = np.random.default_rng(5)
+    blocks = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).resize((96, 96), Image.Resampling.BOX)
+    steps = measure_border_steps(blocks, 48)
+    assert steps.at_borders > 3 * steps.everywhere
+    assert steps.at_borders == pytest.approx(steps.nearby, rel=0.3)
+    with pytest.raises(ValueError, match="one tile"):
+        measure_border_steps(blocks, 96)
 
 
 def test_damage_marks_what_is_lost(picture: Image.Image) -> None:
@@ -97,3 +110,9 @@ def test_the_foreign_graph_is_run_layer_by_layer(tmp_path: Path) -> None:
     picture = torch.rand(1, 3, 4, 5)
     expected = picture + torch.relu(2 * picture + torch.tensor([-1.0, 0.0, 1.0])[:, None, None])
     assert torch.allclose(EsrganSlim(2, tmp_path)(picture), expected.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+def test_scenes_to_explore_are_held_out_and_show_one_thing() -> None:
+    scenes = list(list_scenes(4))
+    assert len({scene.seed for scene in scenes}) == 4 and min(scene.seed for scene in scenes) >= FIRST_HELD_OUT_SEED
+    assert all(len(scene.objects) == 1 for scene in scenes)

@@ -42,6 +42,11 @@ ENLARGE_VIEWS = (
     ("enlarge-dark-1280", "dark", 1280, "a drawing of 72 px"),
     ("enlarge-light-390", "light", 390, ""),
 )
+LIGHT_VIEWS = (
+    ("light-light-1280", "light", 1280, "Compare"),
+    ("light-dark-1280", "dark", 1280, "Run"),
+    ("light-light-390", "light", 390, "Run"),
+)
 
 
 @pytest.fixture
@@ -136,3 +141,15 @@ def test_the_super_resolution_tab_as_the_readme_shows_it(
     draw(page, "Run")
     page.screenshot(path=folder / f"{name}.png", full_page=True, animations="disabled")
     assert page.locator(".enlarge-tab .pair img").count() == 2
+
+
+@pytest.mark.skipif(os.environ.get("LIMELIGHT_SCREENSHOTS") != "1", reason="test_light.py walks the same way")
+@pytest.mark.parametrize(("name", "scheme", "width_px", "button"), LIGHT_VIEWS, ids=[view[0] for view in LIGHT_VIEWS])
+def test_the_low_light_tab_as_the_readme_shows_it(
+    windows: Windows, folder: Path, name: str, scheme: str, *, width_px: int, button: str
+) -> None:
+    page = windows.open("?tab=light", width_px=width_px, height_px=860, scheme=scheme)
+    page.wait_for_function("document.querySelector('.light-picture img')?.naturalWidth > 0")
+    draw(page, button)
+    page.screenshot(path=folder / f"{name}.png", full_page=True, animations="disabled")
+    assert page.locator(".light-tab .pair img").count() == 2

@@ -36,6 +36,16 @@ class Provider:
         raise BackendUnavailable(f"{name} is not here.")
 
 
+class WithModel(Provider):
+    """Hand out a model that draws, too."""
+
+    def __init__(self, models: Provider, model: ModelBundle) -> None:
+        self._networks, self._model = models.networks(), model
+
+    def get(self, name: str) -> ModelBundle:
+        return self._model
+
+
 def save(model: torch.nn.Module, about: dict[str, object], folder: Path) -> None:
     """Write a network as the recipes do."""
     folder.mkdir(parents=True)
@@ -168,15 +178,8 @@ def test_what_cannot_be_done_is_one_sentence(
 
 
 def test_answers_differ_and_all_shrink_to_the_same_picture(tiny_sd: ModelBundle, models: Provider) -> None:
-    class Both(Provider):
-        def __init__(self) -> None:
-            self._networks = models.networks()
-
-        def get(self, name: str) -> ModelBundle:
-            return tiny_sd
-
     fields = {"mode": "explore", "prompt": "a boat", "num_images": 2, "num_steps": 4, "scale": 4.0}
-    result = run(Both(), make_ramp(80, 60), **fields)
+    result = run(WithModel(models, tiny_sd), make_ramp(80, 60), **fields)
     side = tiny_sd.spec.image_px
     assert [image.size for image in result.images] == [(side, side)] * 2 and result.original.size == (side // 4,) * 2
     assert "cropped" in result.notes[0] and result.measures[0].on > 40
@@ -184,7 +187,17 @@ def test_answers_differ_and_all_shrink_to_the_same_picture(tiny_sd: ModelBundle,
     shrunk = [np.asarray(image.resize(result.original.size, Image.Resampling.BICUBIC), int) for image in result.images]
     assert np.abs(shrunk[0] - shrunk[1]).mean() < 2  # Pillow rounds between its passes
     with pytest.raises(UserError, match="Exploring needs words"):
-        run(Both(), make_ramp(20), mode="explore")
+        run(WithModel(models, tiny_sd), make_ramp(20), mode="explore")
+
+
+def test_less_freedom_leaves_more_of_the_first_steps_out(tiny_sd: ModelBundle, models: Provider) -> None:
+    def list_steps(freedom_frac: float) -> list[int]:
+        fields = {"mode": "explore", "prompt": "a boat", "num_images": 1, "num_steps": 10, "scale": 4.0}
+        request = SuperResolutionRequest(make_ramp(80), **fields, freedom_frac=freedom_frac)  # type: ignore[arg-type]
+        items = super_resolution_stream(request, WithModel(models, tiny_sd))
+        return [item.step for item in items if isinstance(item, Progress) and item.note.startswith("step")]
+
+    assert list_steps(1.0) == list(range(1, 11)) and list_steps(0.3) == [8, 9, 10] and list_steps(0.1) == [10]
 
 
 def test_a_stop_between_tiles_leaves_nothing_behind(models: Provider) -> None:

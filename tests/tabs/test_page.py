@@ -47,6 +47,7 @@ def test_the_fields_of_the_api_are_the_names_of_the_request(page: gr.Blocks, vis
         *("/drag_editing", "/drag_draw", "/drag_upload"),
         *("/super_resolution", "/enlarge_upload"),
         *("/preview_3d", "/preview_upload"),
+        *("/low_light", "/low_light_compare", "/light_upload", "/darken"),
     }
     assert [field["parameter_name"] for field in described["/text_to_image"]["parameters"]] == list(VALUES)
 
