@@ -26,6 +26,8 @@ _BIAS = float(np.log(1 / (1 - FIRST_ALPHA) - 1))
 _HULL_INSIDE, _HULL_OUTSIDE = 4.0, -6.0
 SURFACE_ALPHA = 0.15
 SMOOTH_ROUNDS = 6
+# The colour of a vertex is looked up along a short ray through it, in voxels along its normal.
+SKIN_ABOVE, SKIN_BELOW, SKIN_STEP = 1.5, -4.0, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +123,7 @@ def draw_field(
 
 
 def to_mesh(field: Field, *, max_faces: int = 30_000) -> Mesh:
-    """Take the surface out of a field, smooth it, and colour it a little below its skin.
+    """Take the surface out of a field, smooth it, and colour it as its views see it.
 
     Raises: ValueError if the field is empty.
     """
@@ -132,10 +134,24 @@ def to_mesh(field: Field, *, max_faces: int = 30_000) -> Mesh:
     solid[ndimage.binary_fill_holes(solid > SURFACE_ALPHA) & (solid <= SURFACE_ALPHA)] = 1.0
     mesh = extract_surface((solid - SURFACE_ALPHA).transpose(2, 1, 0), (1.0, 1.0, 1.0), max_faces=max_faces)
     mesh = smooth_surface(mesh, SMOOTH_ROUNDS)
-    below = mesh.vertices - find_normals(mesh) * np.float32(1.0 / field.num_voxels)
-    where = torch.from_numpy(below)[None, :, None, None]
-    colours = F.grid_sample(field.colour, where, padding_mode="border", align_corners=False)
-    return replace(mesh, colours=torch.sigmoid(colours).reshape(3, -1).T.numpy().copy())
+    return replace(mesh, colours=_look_at_skin(field, mesh))
+
+
+def _look_at_skin(field: Field, mesh: Mesh) -> np.ndarray:
+    """Return the colours (n, 3) that a camera sees that looks straight at each vertex from close by.
+
+    Colours just outside the skin were never seen, those far inside neither: only a ray weighs them as the fit did.
+    """
+    voxel = 2.0 / field.num_voxels
+    inwards = torch.arange(SKIN_ABOVE, SKIN_BELOW, -SKIN_STEP) * voxel
+    vertices, normals = torch.from_numpy(mesh.vertices), torch.from_numpy(find_normals(mesh))
+    where = (vertices[:, None] + inwards[:, None] * normals[:, None])[None, :, :, None]
+    density = F.grid_sample(field.density, where, padding_mode="border", align_corners=False)[0, 0, ..., 0]
+    colours = F.grid_sample(field.colour, where, padding_mode="border", align_corners=False)[0, ..., 0]
+    thickness = F.softplus(density + _BIAS) * SKIN_STEP
+    weights = torch.exp(thickness - torch.cumsum(thickness, 1)) * (1 - torch.exp(-thickness))
+    weights = weights / weights.sum(1, keepdim=True).clamp_min(1e-8)
+    return (torch.sigmoid(colours) * weights).sum(2).T.numpy().copy()
 
 
 def keep_largest(solid: np.ndarray, level: float) -> np.ndarray:

@@ -88,7 +88,7 @@ def check(model: Turntable, examples: np.ndarray) -> tuple[dict[str, float], Ima
     values = torch.from_numpy(examples).permute(0, 1, 4, 2, 3).float() / (255 / 2) - 1
     count = (values.shape[1] - 1) // 2
     figures: dict[str, list[float]] = {}
-    rows = []
+    rows: list[torch.Tensor] = []
     for example in values:
         picture, truth, guess = example[0], example[1 : 1 + count], example[1 + count :]
         steps = list(turn_object(model, guess, picture))
