@@ -64,6 +64,7 @@ class _Run:
     first_shape_s: float = 0.0
     mesh: Mesh | None = None
     views: torch.Tensor | None = None
+    view_pictures: tuple[Image.Image, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     def report(self, note: str, preview: Image.Image | None, *, mesh: Mesh | None = None) -> Preview3dProgress:
@@ -72,7 +73,8 @@ class _Run:
         passed = time.perf_counter() - self.start
         left_s = passed / self.step * (self.num_steps - self.step)
         # Nothing is computed for a stop that does not come.
-        return Preview3dProgress(self.step, self.num_steps, note, preview, left_s, mesh, partial(_conclude, self))
+        keep = partial(_conclude, self)
+        return Preview3dProgress(self.step, self.num_steps, note, preview, left_s, mesh, self.view_pictures, keep)
 
 
 @torch.no_grad()
@@ -135,6 +137,7 @@ def _model(run: _Run, models: NetworkProvider) -> Generator[Progress, None, None
     for run.views in turn_object(network, guess, picture, seed=request.seed, num_steps=request.view_steps):
         yield run.report("drawing eight views", _lay_out(run.views))
     assert run.views is not None
+    run.view_pictures = tuple(to_images(run.views[:, :3]))
     everything = (torch.cat([run.views, picture[None]]) + 1) / 2
     angles: tuple[Angle, ...] = (*ZIGZAG, FRONT)
     settings = FieldSettings(num_steps=request.fit_steps, seed=request.seed)

@@ -70,7 +70,12 @@ class Preview3dResult:
 
 @dataclass(frozen=True)
 class Preview3dProgress(Progress):
-    """Report a stage: `mesh` is a new model to show, if there is one; `keep` makes a result of what there is."""
+    """Report a stage.
+
+    Units: mesh is a new model to show, if there is one; views are the drawn ones once they are finished; `keep` makes
+           a result of what there is.
+    """
 
     mesh: Mesh | None = None
+    views: tuple[Image.Image, ...] = ()
     keep: Callable[[], Preview3dResult] | None = None

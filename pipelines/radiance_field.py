@@ -24,7 +24,8 @@ FIRST_ALPHA = 1e-2
 _BIAS = float(np.log(1 / (1 - FIRST_ALPHA) - 1))
 # Raw density that a voxel inside all outlines starts with, solid enough to be part of the surface, and one outside.
 _HULL_INSIDE, _HULL_OUTSIDE = 4.0, -6.0
-SURFACE_ALPHA = 0.15
+# Where outlines of the mesh cover as much as those of the field, after blurring.
+SURFACE_ALPHA = 0.3
 SMOOTH_ROUNDS = 6
 # The colour of a vertex is looked up along a short ray through it, in voxels along its normal.
 SKIN_ABOVE, SKIN_BELOW, SKIN_STEP = 1.5, -4.0, 0.5

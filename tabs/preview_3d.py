@@ -50,11 +50,15 @@ def on_run(services: Services, *, picture: Any, **values: Any) -> Iterator[Updat
     from pipelines import preview_3d_stream
 
     with closing(services.models.run(preview_3d_stream(request, services.models))) as stream:
+        are_views_shown = False
         for item in pace(stream):
             if isinstance(item, Preview3dResult):
                 yield show_result(item, notes)
             elif isinstance(item, Progress):
-                yield show_step(item)
+                yield show_step(item, with_views=not are_views_shown)
+                are_views_shown |= bool(getattr(item, "views", ()))
+    # gradio tells the last update twice, and its viewer forgets a model that it is told again while it still loads.
+    yield {"trace": None}
 
 
 def on_stop(*, trace: tuple[int, int] | None, kept: Callable[[], Preview3dResult] | None) -> Updates:

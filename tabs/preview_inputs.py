@@ -111,17 +111,19 @@ def build_inputs(start: Mapping[str, Any], picture: str) -> tuple[dict[str, Any]
     shown = on_method_changed(method=method)
     groups: dict[str, Any] = {"about": about}
     groups["settings group"] = gr.Column(visible=shown["settings group"].visible, elem_classes="plain-group")
-    with groups["settings group"]:
-        with gr.Accordion("Settings", open=False, elem_classes="settings"):
-            for name in (*PLAIN[1:], "seed"):
-                key = f"{name} group"
-                groups[key] = gr.Column(visible=shown[key].visible, elem_classes="plain-group")
-                with groups[key]:
-                    if name == "seed":
-                        made["seed"], _ = make_seed_box(described["seed"])
-                    else:
-                        made[name] = make_control(described[name], value=start.get(name))
+    with groups["settings group"], gr.Accordion("Settings", open=False, elem_classes="settings"):
+        for name in (*PLAIN[1:], "seed"):
+            key = f"{name} group"
+            with gr.Column(visible=shown[key].visible, elem_classes="plain-group") as groups[key]:
+                made[name] = _make_setting(name, described[name], start.get(name))
     return made, groups
+
+
+def _make_setting(name: str, described: Any, value: Any) -> Any:
+    """Make the widget of one setting."""
+    if name == "seed":
+        return make_seed_box(described)[0]
+    return make_control(described, value=value)
 
 
 def build_run() -> dict[str, gr.Button]:

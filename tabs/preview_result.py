@@ -29,7 +29,6 @@ def build_result(invitation: str) -> dict[str, Any]:
     """Lay out the right side."""
     made: dict[str, Any] = {}
     with gr.Column(elem_classes="stage-box"):
-        made["live"] = gr.HTML(EMPTY_STAGE, elem_classes="live-box", apply_default_css=False)
         made["model"] = gr.Model3D(
             label="The model; drag to turn it",
             clear_color=CLEAR,
@@ -39,6 +38,8 @@ def build_result(invitation: str) -> dict[str, Any]:
             interactive=False,
             elem_classes="model",
         )
+        made["live"] = gr.HTML(EMPTY_STAGE, elem_classes="live-box", apply_default_css=False)
+        made["round"] = gr.HTML(elem_classes="round-box", apply_default_css=False)
         made |= build_lines(invitation)
     made["facts"] = gr.HTML(elem_classes="facts-box", apply_default_css=False)
     made["views"] = gr.Gallery(
@@ -65,6 +66,7 @@ def clear_result(invitation: str) -> Updates:
     return {
         "live": gr.HTML(EMPTY_STAGE, visible=True),
         "model": gr.Model3D(visible=False),
+        "round": "",
         "status": show_status(invitation),
         "stopped": "",
         "facts": "",
@@ -80,15 +82,19 @@ def show_start() -> Updates:
     return {**clear_result(""), "status": show_status("Starting", done=0, kind="running"), "trace": (0, 1)}
 
 
-def show_step(progress: Progress) -> Updates:
-    """Show a stage: what is drawn at the moment, and the model as far as there is a new one."""
+def show_step(progress: Progress, *, with_views: bool = False) -> Updates:
+    """Show a stage: what is drawn at the moment, the model as far as there is a new one, and the views if asked."""
     updates: Updates = {"status": show_progress(progress), "trace": (progress.step, progress.num_steps)}
     if progress.preview is not None:
         updates["live"] = gr.HTML(show_picture(progress.preview, f"Unfinished, {progress.note}", "live"), visible=True)
     if isinstance(progress, Preview3dProgress):
         updates["kept"] = progress.keep
         if progress.mesh is not None:
-            updates["model"] = gr.Model3D(save_data(to_glb(progress.mesh), "limelight.glb"), visible=True)
+            # Each under a name of its own: gradio's viewer drops a file that it is given again while still loading it.
+            name = f"limelight-step-{progress.step}.glb"
+            updates["model"] = gr.Model3D(save_data(to_glb(progress.mesh), name), visible=True)
+        if with_views and progress.views:
+            updates["round"] = show_round(progress.views, "The drawn views, one after the other")
     return updates
 
 
@@ -97,8 +103,10 @@ def show_result(result: Preview3dResult, notes: Sequence[str] = ()) -> Updates:
     title = METHODS[result.request.method][0]
     clip = save_clip(result.turntable, "limelight-turntable.webp")
     shown = [(result.cutout, "your object"), *((view, f"side {45 * k}°") for k, view in enumerate(result.views))]
+    alt = f"The object in one round, made by {title}"
     updates: Updates = {
-        "live": gr.HTML(show_clip(result.turntable, f"The object in one round, made by {title}"), visible=True),
+        "live": gr.HTML(show_clip(result.turntable, alt), visible=result.mesh is None),
+        "round": "" if result.mesh is None else show_round(result.turntable, alt),
         "model": gr.Model3D(visible=False),
         "status": show_status(f"Done in {result.seconds:.1f} s, {title}.", kind="done"),
         "facts": show_facts(list_facts(result), result.measures, is_compared=False),
@@ -139,6 +147,22 @@ def show_clip(frames: Sequence[Image.Image], alt: str) -> str:
     data = io.BytesIO()
     frames[0].save(data, "WEBP", save_all=True, append_images=frames[1:], duration=80, loop=0, quality=80)
     return _wrap(data.getvalue(), "webp", alt, "")
+
+
+def show_round(frames: Sequence[Image.Image], alt: str) -> str:
+    """Lay frames beside each other and show one at a time, chosen by a slider; the page's script moves them."""
+    width, height = frames[0].size
+    strip = Image.new("RGB", (width * len(frames), height))
+    for index, frame in enumerate(frames):
+        strip.paste(frame, (width * index, 0))
+    data = io.BytesIO()
+    strip.save(data, "WEBP", quality=85)
+    address = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
+    return (
+        f'<div class="round" style="--frames: {len(frames)}"><div class="round-view" role="img" '
+        f'aria-label="{escape(alt, quote=True)}" style="background-image: url({address})"></div>'
+        f'<label>Turn <input type="range" min="0" max="{len(frames) - 1}" value="0"></label></div>'
+    )
 
 
 def _wrap(data: bytes, kind: str, alt: str, state: str) -> str:
