@@ -49,13 +49,17 @@ def read(value: Any) -> Any:
 
 
 def test_a_run_shows_the_first_shape_and_ends_with_a_model_that_loads(services: Any) -> None:
-    *steps, last = list(preview_3d.on_run(services, **make_values()))
+    *steps, last, end = list(preview_3d.on_run(services, **make_values()))
     assert any("model" in step and "live" in step for step in steps)
+    # The viewer must not be told its last file again with the end of the run, nor the same name twice.
+    assert end == {"trace": None}
+    names = [Path(read(step["model"])["path"]).name for step in (*steps, last) if read(step.get("model"))]
+    assert len(names) == len(set(names)) == 2
     path = read(last["glb"])
     path = path["path"] if isinstance(path, dict) else path
     assert trimesh.load(path, force="mesh").is_watertight
     assert "Done in" in last["status"] and "first shape" in last["facts"] and last["trace"] is None
-    assert "image/webp" in read(last["live"])
+    assert "image/webp" in last["round"] and not last["live"].visible
 
 
 def test_a_stop_keeps_the_best_model(services: Any) -> None:
