@@ -52,6 +52,7 @@ from pipelines.uploads import Upload, read_burst, read_dark_photo, read_mask, re
 
 if TYPE_CHECKING:
     from pipelines.cache import ModelStore
+    from pipelines.cutout import show_cutout
     from pipelines.drag_editing import ask_for_picture, drag_stream, fit_picture, fit_request
     from pipelines.layout import propose_layout
     from pipelines.low_light import darken_photo, low_light_stream, tell_light
@@ -72,6 +73,7 @@ _LATE = {
     "fit_request": "pipelines.drag_editing",
     "low_light_stream": "pipelines.low_light",
     "preview_3d_stream": "pipelines.preview_3d",
+    "show_cutout": "pipelines.cutout",
     "propose_layout": "pipelines.layout",
     "tell_light": "pipelines.low_light",
     "to_glb": "pipelines.mesh_files",
@@ -144,6 +146,7 @@ __all__ = [
     "read_style_settings",
     "read_super_resolution_settings",
     "settings_to_pnginfo",
+    "show_cutout",
     "specs",
     "style_stream",
     "super_resolution_stream",

@@ -17,6 +17,7 @@ from skimage.segmentation import watershed
 
 from pipelines.errors import UserError
 from pipelines.turntable_camera import FRONT_FRAC
+from pipelines.uploads import to_plain
 
 WORK_PX = 320
 MIN_SIDE_PX = 16
@@ -67,6 +68,25 @@ def cut_out(picture: Image.Image, *, painted: Image.Image | None = None) -> Cuto
     rgb = rgb * alpha[..., None] + 1 - alpha[..., None]
     mask = find_object(rgb)
     return _check(rgb, mask, f"No object stands out from its background here; {_CHANGE}.")
+
+
+def show_cutout(picture: Image.Image) -> tuple[Image.Image, Image.Image | None, tuple[str, ...]]:
+    """Say what would be taken for the object of a picture.
+
+    Returns: the picture in RGB on white, as large as it is looked at, its mask in grey, None if nothing is found, and
+             what there is to say about it.
+    """
+    plain = to_plain(picture)
+    try:
+        cutout = cut_out(plain)
+    except UserError as error:
+        return _lay_on_white(_shrink(plain.convert("RGBA"))), None, (str(error),)
+    mask = Image.fromarray(np.rint(cutout.mask * 255).astype(np.uint8))
+    return _lay_on_white(_shrink(plain.convert("RGBA"))), mask, cutout.notes
+
+
+def _lay_on_white(picture: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def find_object(rgb: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ from typing import Any
 
 import gradio as gr
 
-from pipelines import Preview3dRequest, Preview3dResult, Progress, UserError, read_photo
-from tabs.controls import show_error, show_notes, show_status
+from pipelines import Preview3dRequest, Preview3dResult, Progress, UserError
+from tabs.controls import show_error, show_status
 from tabs.examples import read_examples
 from tabs.preview_inputs import (
     PLAIN,
@@ -25,16 +25,17 @@ from tabs.preview_inputs import (
     on_method_changed,
     to_request,
 )
-from tabs.preview_result import build_result, clear_result, show_result, show_start, show_step
+from tabs.preview_picture import READY, on_draw, on_picture, on_refused, on_sent
+from tabs.preview_result import build_result, show_result, show_start, show_step
+from tabs.shown import PREVIEW_TAB
 from tabs.wiring import Services, Updates, pace, wire, wire_end, wire_stop
 
-NAME = "preview"
+NAME = PREVIEW_TAB
 TITLE = "3D preview"
 INTRO = "One picture of an object becomes a model that you can turn: first its outline blown up, then what is behind."
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "preview_3d.json"
 PICTURES = EXAMPLES.parent / "preview"
 EXPLANATION = Path(__file__).with_suffix(".md")
-READY = "Press Run, or Ctrl + Enter."
 # What a row of the examples may name beside the plain fields of a request.
 ROW_KEYS = ("label", "picture")
 
@@ -73,23 +74,11 @@ def on_stop(*, trace: tuple[int, int] | None, kept: Callable[[], Preview3dResult
     return {**show_result(kept()), "stopped": show_status(words, kind="stopped"), "status": "", "trace": None}
 
 
-def on_picture(*, path: Any) -> Updates:
-    """Look at an uploaded picture: what was changed to read it."""
-    if not path:
-        return {"picture_notes": "", **clear_result(READY)}
-    return {"picture_notes": show_notes(read_photo(path).notes), **clear_result(READY)}
-
-
-def on_refused() -> Updates:
-    """Leave the place of the picture empty after an upload that cannot be used; the sentence about it stays."""
-    return {"picture": None}
-
-
-def on_sent(*, sent: Mapping[str, Any]) -> Updates:
-    """Take a picture from another tab."""
-    if sent["tab"] != NAME:
+def on_open(*, path: Any, cutout: Any) -> Updates:
+    """Show what is taken for the object of a picture that lies there since the page was built."""
+    if not path or (isinstance(cutout, Mapping) and cutout.get("key")):
         return {}
-    return {**on_picture(path=sent["path"]), "picture": sent["path"]}
+    return {"cutout": on_picture(path=path)["cutout"]}
 
 
 def load_examples() -> dict[str, Any]:
@@ -138,7 +127,7 @@ def connect_runs(
     services: Services, inputs: dict[str, Any], result: dict[str, Any], examples: list[tuple[gr.Button, Any]]
 ) -> None:
     """Wire what makes a model: Run and the examples; and Stop."""
-    fields_in = {name: inputs[name] for name in ("picture", *PLAIN, "seed")}
+    fields_in = {name: inputs[name] for name in ("picture", "cutout", *PLAIN, "seed")}
     model: dict[str, Any] = {
         "outputs": {**result, "picture_notes": inputs["picture_notes"]},
         "uses_model": True,
@@ -150,10 +139,13 @@ def connect_runs(
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     run = partial(on_run, services)
     runs = [wire(inputs["run"].click, run, fields_in, api_name="preview_3d", **model)]
-    filled = {name: inputs[name] for name in ("picture", *PLAIN, "seed", "picture_notes")} | result
+    filled = {name: inputs[name] for name in ("picture", "cutout", *PLAIN, "seed", "picture_notes")} | result
     for button, row in examples:
         fill = wire(button.click, partial(on_example, row), {}, filled, **quick)
         runs.append(wire(fill.success, run, fields_in, **model))
+    drawn = {name: inputs[name] for name in ("picture", "cutout", "picture_notes")} | result
+    words = {"prompt": inputs["prompt"], "seed": inputs["seed"], "backend": services.backend}
+    runs.append(wire(inputs["draw"].click, partial(on_draw, services), words, **{**model, "outputs": drawn}))
     wire_end(runs, "() => limelight.end()")
     held = {name: result[name] for name in ("trace", "kept")}
     wire_stop(inputs["stop"], runs, on_stop, held, result)
@@ -165,11 +157,12 @@ def connect_rest(services: Services, inputs: dict[str, Any], result: dict[str, A
     # Through the queue, because gradio tells a failure only of queued events.
     queued: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
     noted: dict[str, Any] = {"error_output": "picture_notes", "describe_error": show_error, **queued}
-    placed = {"picture_notes": inputs["picture_notes"]} | result
+    placed = {name: inputs[name] for name in ("picture_notes", "cutout")} | result
     path = {"path": inputs["picture"]}
     taken = wire(inputs["picture"].upload, on_picture, path, placed, api_name="preview_upload", **noted)
     wire(inputs["picture"].clear, on_picture, path, placed, **noted)
-    wire(taken.failure, on_refused, {}, {"picture": inputs["picture"]}, **queued)
+    wire(taken.failure, on_refused, {}, {name: inputs[name] for name in ("picture", "cutout")}, **queued)
+    wire(inputs["correct"].expand, on_open, path | {"cutout": inputs["cutout"]}, {"cutout": inputs["cutout"]}, **quick)
     sent = {"picture": inputs["picture"], **placed}
     wire(services.sent.change, on_sent, {"sent": services.sent}, sent, **noted)
     wire(inputs["method"].change, on_method_changed, {"method": inputs["method"]}, groups, **quick)

@@ -10,8 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from pipelines import Preview3dRequest, UserError, read_photo, specs, validate
+from pipelines import Preview3dRequest, UserError, read_mask, read_photo, specs, validate
 from tabs.controls import make_control, make_seed_box, pass_on, show_status, to_seed
+from tabs.paint_canvas import build_paint_canvas, find_paint
 from tabs.wiring import Services, Updates
 
 PLAIN = ("method", "view_steps", "fit_steps", "polish_rounds", "curriculum")
@@ -57,7 +58,9 @@ def to_request(values: Mapping[str, Any]) -> tuple[Preview3dRequest, tuple[str, 
         raise UserError("There is no picture yet; upload one, choose an example, or send one from another tab.")
     request = validate(Preview3dRequest(**{name: values[name] for name in PLAIN}, seed=to_seed(values["seed"])))
     upload = read_photo(values["picture"])
-    return replace(request, picture=upload.picture), upload.notes
+    paint = find_paint(values.get("cutout"))
+    painted = None if paint is None else read_mask(paint)
+    return replace(request, picture=upload.picture, painted=painted), upload.notes
 
 
 def explain(services: Services, method: str) -> str:
@@ -101,7 +104,18 @@ def build_inputs(start: Mapping[str, Any], picture: str) -> tuple[dict[str, Any]
     )
     # The file as it came: our own check has a sentence for everything that can be wrong with it.
     made["picture"].preprocess = find_path
+    with gr.Row(elem_classes="preview-words", equal_height=True):
+        made["prompt"] = gr.Textbox(
+            label="Or words for one",
+            placeholder="a red robot, plain background",
+            max_lines=2,
+            min_width=180,
+            elem_classes="plain-prompt",
+        )
+        made["draw"] = gr.Button("Draw", elem_classes="draw", scale=0, min_width=70)
     made["picture_notes"] = gr.HTML(elem_classes="choice-notes", apply_default_css=False)
+    with gr.Accordion("The object: correct its outline", open=False, elem_classes="preview-cutout") as made["correct"]:
+        made["cutout"] = build_paint_canvas("Open this once there is a picture.", with_colours=False)
     method = start.get("method", described["method"].default)
     with gr.Group(elem_classes="enlarge-how"):
         titles = [(title, name) for name, (title, *_) in METHODS.items()]
