@@ -55,13 +55,16 @@ def make_stage(eta: torch.Tensor) -> Stage:
 
     Shapes:  eta (b,), 0..1, how much of the way to the inflated views is gone; the noise is KAPPA sqrt(eta).
     Symbols: noisy - guess = (1 - eta) residual + KAPPA sqrt(eta) noise, residual of spread SPREAD; `gain` times that
-             is the best linear estimate of the residual, `out_scale` its remaining error.
+             is the best linear estimate of the residual, `out_scale` its remaining error; `in_scale` gives that
+             estimate in units of SPREAD.
     Source:  the weights of Karras et al. 2022, arXiv 2206.00364, table 1, for the chain of Yue et al. 2023.
+    Differs: what goes in is the estimate and not the noisy views at unit variance: near the start of the chain those
+             are noise alone, which the network took for the object's residual.
     """
     column = eta.float()[:, None, None, None, None]
     left, noise = (1 - column) * SPREAD, KAPPA * column.sqrt()
     total = left.square() + noise.square()
-    return Stage(column, total.rsqrt(), left * SPREAD / total, SPREAD * noise * total.rsqrt())
+    return Stage(column, left / total, left * SPREAD / total, SPREAD * noise * total.rsqrt())
 
 
 class _Block(nn.Module):
@@ -135,7 +138,9 @@ class Turntable(nn.Module):
         """Return what the network adds to the best linear estimate, in units of `stage.out_scale`."""
         count, edge, width = len(noisy), self.edge, self.config.width
         shift = (noisy - guess) * stage.in_scale
-        level = stage.eta.flatten().clamp_min(1e-4).log()[:, None]
+        # Signal against noise, which differs most where eta itself hardly does: near 1.
+        eta = stage.eta.flatten()[:, None]
+        level = (1 - eta).clamp_min(1e-3).log() - eta.clamp_min(1e-4).log() / 2
         told = self.embed_eta(torch.cat([level / 5, level.sin(), level.cos(), (2 * level).sin(), (2 * level).cos()], 1))
         tokens = self.embed(self._to_patches(torch.cat([shift, guess], 2)))
         first = self.embed_picture(self._to_patches(picture[:, None]))

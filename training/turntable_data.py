@@ -90,10 +90,9 @@ def make_turntable_batch(examples: np.ndarray, batch_size: int, rng: np.random.G
     for row in range(batch_size):
         values[row] = values[row][:, [*rng.permutation(3).tolist(), 3]]
     picture, clean, guess = values[:, 0], values[:, 1 : 1 + NUM_VIEWS], values[:, 1 + NUM_VIEWS :]
-    # Half of the draws lie near the start of the chain, where most is decided.
-    root = np.where(
-        rng.random(batch_size) < 0.5, rng.uniform(0.8, 0.995, batch_size), rng.uniform(0.1, 0.9, batch_size)
-    )
+    # Most of the draws lie at the start of the chain, where the noisy views tell nothing and everything is decided.
+    is_early = rng.random(batch_size) < 0.7
+    root = np.where(is_early, rng.uniform(0.9, 0.995, batch_size), rng.uniform(0.1, 0.9, batch_size))
     eta = torch.from_numpy((root**2).astype(np.float32))
     noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
     return TurntableBatch(picture, clean, guess, mix(clean, guess, noise, eta), eta)

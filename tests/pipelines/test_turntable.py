@@ -54,10 +54,16 @@ def test_the_stage_weighs_as_measured() -> None:
     residual = SPREAD * torch.randn(100_000, generator=generator)
     shift = 0.6 * residual + KAPPA * 0.4**0.5 * torch.randn(100_000, generator=generator)
     stage = make_stage(eta)
-    assert float((shift * stage.in_scale).std()) == pytest.approx(1, rel=0.02)
+    assert torch.allclose(shift * stage.in_scale * SPREAD, shift * stage.gain, atol=1e-6)
     assert float((residual - stage.gain * shift).std()) == pytest.approx(float(stage.out_scale), rel=0.02)
     slope = float((residual * shift).mean() / shift.square().mean())
     assert slope == pytest.approx(float(stage.gain), rel=0.02)
+
+
+def test_near_the_start_of_the_chain_noise_is_not_heard() -> None:
+    noise = KAPPA * torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    heard = [float((noise * root * make_stage(torch.tensor([root**2])).in_scale).std()) for root in (0.5, 0.9, 0.99)]
+    assert heard[0] > 0.4 and heard[1] < 0.2 and heard[2] < 0.03
 
 
 def test_every_view_hears_of_the_picture_and_of_every_other_view() -> None:
