@@ -48,7 +48,16 @@ from pipelines.types import (
     SuperResolutionResult,
     TextToImageRequest,
 )
-from pipelines.uploads import Upload, read_burst, read_dark_photo, read_mask, read_photo, read_picture, write_mask
+from pipelines.uploads import (
+    Upload,
+    read_burst,
+    read_dark_photo,
+    read_mask,
+    read_photo,
+    read_picture,
+    read_strokes,
+    write_mask,
+)
 
 if TYPE_CHECKING:
     from pipelines.cache import ModelStore
@@ -59,6 +68,7 @@ if TYPE_CHECKING:
     from pipelines.mesh_files import to_glb, to_obj
     from pipelines.model import badge, unknown_words
     from pipelines.preview_3d import preview_3d_stream
+    from pipelines.recolour import draw_model, recolour_model
     from pipelines.style_prompting import style_stream
     from pipelines.super_resolution import super_resolution_stream
     from pipelines.text_to_image import text_to_image_stream
@@ -69,10 +79,12 @@ _LATE = {
     "badge": "pipelines.model",
     "darken_photo": "pipelines.low_light",
     "drag_stream": "pipelines.drag_editing",
+    "draw_model": "pipelines.recolour",
     "fit_picture": "pipelines.drag_editing",
     "fit_request": "pipelines.drag_editing",
     "low_light_stream": "pipelines.low_light",
     "preview_3d_stream": "pipelines.preview_3d",
+    "recolour_model": "pipelines.recolour",
     "show_cutout": "pipelines.cutout",
     "propose_layout": "pipelines.layout",
     "tell_light": "pipelines.low_light",
@@ -128,6 +140,7 @@ __all__ = [
     "collect_no_garbage",
     "darken_photo",
     "drag_stream",
+    "draw_model",
     "fit_picture",
     "fit_request",
     "low_light_stream",
@@ -146,6 +159,8 @@ __all__ = [
     "read_style_settings",
     "read_super_resolution_settings",
     "settings_to_pnginfo",
+    "read_strokes",
+    "recolour_model",
     "show_cutout",
     "specs",
     "style_stream",

@@ -25,6 +25,7 @@ from tabs.preview_inputs import (
     on_method_changed,
     to_request,
 )
+from tabs.preview_paint import build_paint, connect_paint
 from tabs.preview_picture import READY, on_draw, on_picture, on_refused, on_sent
 from tabs.preview_result import build_result, show_result, show_start, show_step
 from tabs.shown import PREVIEW_TAB
@@ -109,7 +110,7 @@ def build(services: Services) -> None:
                 inputs, groups = build_inputs(start, find_picture(start))
             with gr.Column(scale=6, min_width=300, elem_classes="result"):
                 inputs |= build_run()
-                result = build_result(READY)
+                result = build_result(READY) | build_paint()
         with gr.Row(elem_classes="examples"):
             examples = [
                 (gr.Button(row["label"], icon=find_picture(row), elem_classes="example", min_width=200), row)
@@ -121,6 +122,7 @@ def build(services: Services) -> None:
             )
     connect_runs(services, inputs, result, examples)
     connect_rest(services, inputs, result, groups)
+    connect_paint(result)
 
 
 def connect_runs(

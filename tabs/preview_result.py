@@ -22,6 +22,7 @@ EMPTY_STAGE = '<div class="picture"><div class="empty"></div></div>'
 CLEAR = (0.93, 0.94, 0.96, 1.0)
 CAMERA = (60, 75, None)
 STAGE_PX = 420
+ROUND_DEG = 15.0  # how far from above a round is seen
 JPEG_QUALITY = 88
 
 
@@ -56,8 +57,8 @@ def build_result(invitation: str) -> dict[str, Any]:
     with gr.Row(elem_classes="keep"):
         for name, words in (("glb", "Download GLB"), ("obj", "Download OBJ"), ("clip", "Download clip")):
             made[name] = gr.DownloadButton(words, interactive=False, size="sm", min_width=110)
-    made["trace"] = gr.State(None)
-    made["kept"] = gr.State(None)
+    for name in ("trace", "kept", "mesh"):
+        made[name] = gr.State(None)
     return made
 
 
@@ -74,6 +75,8 @@ def clear_result(invitation: str) -> Updates:
         "views": gr.Gallery([], visible=False),
         **{name: gr.DownloadButton(interactive=False) for name in ("glb", "obj", "clip")},
         "kept": None,
+        "mesh": None,
+        "repaint": gr.Accordion(visible=False, open=False),
     }
 
 
@@ -115,6 +118,8 @@ def show_result(result: Preview3dResult, notes: Sequence[str] = ()) -> Updates:
         "clip": gr.DownloadButton(value=clip, interactive=True),
         "trace": None,
         "kept": None,
+        "mesh": result.mesh,
+        "repaint": gr.Accordion(visible=result.mesh is not None, open=False),
     }
     if result.mesh is not None:
         glb = save_data(to_glb(result.mesh), "limelight.glb")

@@ -21,7 +21,7 @@ TAB_PARTS = (
     *("style_inputs", "style_result"),
     *("drag_inputs", "drag_picture", "drag_canvas", "drag_result"),
     *("enlarge_inputs", "enlarge_result", "loupe"),
-    *("preview_inputs", "preview_picture", "preview_result", "paint_canvas"),
+    *("preview_inputs", "preview_paint", "preview_picture", "preview_result", "paint_canvas"),
     *("light_inputs", "light_result"),
 )
 

@@ -127,3 +127,41 @@ def test_a_bad_picture_gets_one_sentence_and_the_next_run_works(windows: Windows
     page.locator(f"{TAB} button.example", has_text="transparent picture").click()
     page.wait_for_selector(f"{TAB} .stage-box .status.done")
     look_at_model(page)
+
+
+def paint(page: Page, canvas: str, way: list[tuple[float, float]]) -> None:
+    """Draw a stroke over a paint canvas, through places in shares of its field."""
+    field = page.locator(f"{canvas} .paint-field")
+    field.scroll_into_view_if_needed()
+    box = field.bounding_box()
+    assert box and box["width"] > 100
+    for index, (x, y) in enumerate(way):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
+        if index == 0:
+            page.mouse.down()
+    page.mouse.up()
+
+
+def test_an_outline_is_corrected_and_a_model_recoloured(windows: Windows) -> None:
+    page = open_tab(windows)
+    page.locator(f"{TAB} .preview-cutout .label-wrap").click()
+    page.wait_for_selector(f"{TAB} .preview-cutout .paint[data-empty='false']")
+    page.locator(f"{TAB} .preview-cutout .paint-mode[data-mode='erase']").click()
+    page.locator(f"{TAB} .preview-cutout .paint-brush").fill("25")
+    paint(page, f"{TAB} .preview-cutout", [(0.1, 0.3), (0.9, 0.3), (0.9, 0.1), (0.1, 0.1)])  # off with its head
+    begin(page)
+    finish(page)
+    before = look_at_model(page)
+    page.get_by_text("Recolour: paint on a view").click()
+    page.wait_for_selector(f"{TAB} .result .paint[data-empty='false']")
+    page.locator(f"{TAB} label", has_text="All of that colour").click()
+    paint(page, f"{TAB} .result", [(0.45, 0.5), (0.55, 0.5), (0.55, 0.55)])
+    page.locator(TAB).get_by_role("button", name="Recolour", exact=True).click()
+    expect(page.locator(f"{TAB} .result .block.choice-notes")).to_contain_text("Recoloured", timeout=PATIENCE_MS)
+    for _ in range(LOOKS):
+        after = look_at_model(page)
+        is_red = (after[..., 0] > after[..., 1] + 60) & (after[..., 0] > after[..., 2] + 60)
+        if is_red.mean() > 0.05:
+            break
+        page.wait_for_timeout(500)
+    assert is_red.mean() > 0.05 and not (before[..., 0] > before[..., 1] + 60).any()

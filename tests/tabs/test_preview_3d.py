@@ -1,18 +1,23 @@
 """The 3D tab's handlers as plain functions: stages, a model that can be turned, its files, and what a stop keeps."""
 
+import base64
+import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+import numpy as np
 import pytest
 import trimesh
 from PIL import Image
 
-from pipelines import UserError
+from pipelines import UserError, read_mask, write_mask
 from pipelines.networks import Networks
 from tabs import preview_3d
 from tabs.preview_inputs import METHODS, OPTIONS, PLAIN, on_checked, on_method_changed, to_request
+from tabs.preview_paint import on_recolour, on_view
+from tabs.preview_picture import on_picture
 
 
 class Models:
@@ -107,3 +112,38 @@ def test_the_examples_are_pictures_that_are_there() -> None:
     for row in (document["start"], *document["examples"]):
         assert Path(preview_3d.find_picture(row)).is_file() and row["method"] in METHODS
         assert isinstance(preview_3d.on_example(row)["model"], gr.Model3D)
+
+
+def test_the_found_object_lies_on_the_canvas_and_a_painted_one_decides(services: Any) -> None:
+    filled = preview_3d.on_example(preview_3d.load_examples()["start"])
+    canvas = filled["cutout"]
+    found = read_mask(canvas["paint"])
+    assert found.size == (canvas["width"], canvas["height"]) and 0.05 < np.asarray(found).mean() / 255 < 0.6
+    values = make_values(cutout=canvas)
+    assert to_request(values)[0].painted is None  # looked at, not painted
+    painted = Image.new("L", found.size)
+    painted.paste(255, (100, 60, 140, 120))
+    request, _ = to_request({**values, "cutout": {**canvas, "paint": write_mask(painted), "touched": True}})
+    assert request.painted is not None and np.array_equal(np.asarray(request.painted), np.asarray(painted))
+
+
+def test_a_picture_without_object_is_there_to_be_painted(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "black").save(tmp_path / "black.png")
+    told = on_picture(path=str(tmp_path / "black.png"))
+    assert "No object stands out" in told["picture_notes"] and told["cutout"]["paint"] is None and told["cutout"]["key"]
+
+
+def test_a_model_is_recoloured_and_its_files_with_it(services: Any) -> None:
+    *_, last, _ = list(preview_3d.on_run(services, **make_values()))
+    seen = on_view(mesh=last["mesh"], side="Front")["strokes"]
+    strokes = Image.new("RGBA", (seen["width"], seen["height"]))
+    strokes.paste((255, 0, 0, 255), (100, 110, 150, 160))
+    data = io.BytesIO()
+    strokes.save(data, "PNG")
+    address = "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+    given = {"mesh": last["mesh"], "side": "Front", "spread": "alike"}
+    told = on_recolour(strokes={**seen, "paint": address, "touched": True}, **given)
+    assert told["mesh"].colours[:, 0].mean() > last["mesh"].colours[:, 0].mean() + 0.2
+    assert told["model"] != read(last["model"]) and "Recoloured" in told["paint_notes"]
+    with pytest.raises(UserError, match="Nothing is painted yet"):
+        on_recolour(strokes=seen, **given)
