@@ -28,7 +28,7 @@ from tabs.preview_inputs import (
 from tabs.preview_paint import build_paint, connect_paint
 from tabs.preview_picture import READY, on_draw, on_picture, on_refused, on_sent
 from tabs.preview_result import build_result, show_result, show_start, show_step
-from tabs.shown import PREVIEW_TAB
+from tabs.shown import PREVIEW_TAB, connect_copy
 from tabs.wiring import Services, Updates, pace, wire, wire_end, wire_stop
 
 NAME = PREVIEW_TAB
@@ -123,6 +123,7 @@ def build(services: Services) -> None:
     connect_runs(services, inputs, result, examples)
     connect_rest(services, inputs, result, groups)
     connect_paint(result)
+    connect_copy(result)
 
 
 def connect_runs(

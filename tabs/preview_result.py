@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -57,7 +58,9 @@ def build_result(invitation: str) -> dict[str, Any]:
     with gr.Row(elem_classes="keep"):
         for name, words in (("glb", "Download GLB"), ("obj", "Download OBJ"), ("clip", "Download clip")):
             made[name] = gr.DownloadButton(words, interactive=False, size="sm", min_width=110)
-    for name in ("trace", "kept", "mesh"):
+        made["copy"] = gr.Button("Copy as Python", interactive=False, size="sm", min_width=120)
+    made["python"] = gr.Code(language="python", label="The same model in Python", visible=False)
+    for name in ("trace", "kept", "mesh", "shown"):
         made[name] = gr.State(None)
     return made
 
@@ -76,6 +79,9 @@ def clear_result(invitation: str) -> Updates:
         **{name: gr.DownloadButton(interactive=False) for name in ("glb", "obj", "clip")},
         "kept": None,
         "mesh": None,
+        "shown": None,
+        "copy": gr.Button(interactive=False),
+        "python": gr.Code(visible=False),
         "repaint": gr.Accordion(visible=False, open=False),
     }
 
@@ -119,6 +125,9 @@ def show_result(result: Preview3dResult, notes: Sequence[str] = ()) -> Updates:
         "trace": None,
         "kept": None,
         "mesh": result.mesh,
+        # Without its pictures, which a browser's state need not hold.
+        "shown": replace(result.request, picture=None),
+        "copy": gr.Button(interactive=True),
         "repaint": gr.Accordion(visible=result.mesh is not None, open=False),
     }
     if result.mesh is not None:

@@ -1,5 +1,8 @@
 """The 3D preview's stream: first shape, views, model; a stop keeps the best; odd pictures are one sentence."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +10,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from pipelines.backends import PROJECT_DIR
 from pipelines.errors import BackendUnavailable, UserError
 from pipelines.mesh import is_watertight
+from pipelines.mesh_files import to_glb
 from pipelines.networks import Networks
+from pipelines.png_settings import to_python
 from pipelines.preview_3d import preview_3d_stream
 from pipelines.preview_records import Preview3dProgress, Preview3dRequest, Preview3dResult
 from pipelines.turntable import Turntable, TurntableConfig
@@ -119,6 +125,21 @@ def test_a_transparent_picture_of_16_megapixels_is_taken() -> None:
     ImageDraw.Draw(picture).ellipse([1000, 1000, 3000, 3000], fill=(200, 40, 40, 255))
     *_, result = run(picture=picture, method="inflate")
     assert isinstance(result, Preview3dResult) and result.mesh is not None and result.notes == ()
+
+
+def test_copied_python_makes_the_same_model(tmp_path: Path) -> None:
+    draw_thing().save(tmp_path / "picture.png")
+    *_, result = run(method="inflate")
+    (tmp_path / "copied.py").write_text(to_python(Preview3dRequest(method="inflate", seed=3)))
+    command, home = [sys.executable, "copied.py"], {**os.environ, "PYTHONPATH": str(PROJECT_DIR)}
+    subprocess.run(command, cwd=tmp_path, env=home, check=True)
+    assert (tmp_path / "limelight.glb").read_bytes() == to_glb(result.mesh)  # type: ignore[attr-defined]
+
+
+def test_copied_python_of_layers_saves_a_clip() -> None:
+    code = to_python(Preview3dRequest(picture=draw_thing(), painted=draw_thing(), method="parallax"))
+    compile(code, "copied", "exec")
+    assert "limelight.webp" in code and 'painted=Image.open("painted.png")' in code and "to_glb" not in code
 
 
 def test_without_weights_the_sentence_says_what_to_run(tmp_path: Path) -> None:
