@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -15,9 +16,21 @@ from pipelines.errors import UserError
 from pipelines.field_fit import FieldFit, FieldSettings
 from pipelines.preview_records import CURRICULA
 from pipelines.radiance_field import Field, draw_field
-from pipelines.residual_shift import KAPPA
-from pipelines.turntable import Turntable
 from pipelines.turntable_camera import FRONT, ZIGZAG
+
+
+class Teacher(Protocol):
+    """Say what clean views of an object look like: our own turntable, or a larger network in its place."""
+
+    def turn(
+        self, guess: torch.Tensor, picture: torch.Tensor, *, seed: int, num_steps: int
+    ) -> Generator[torch.Tensor, None, torch.Tensor]:
+        """Draw eight views; yields them after every step."""
+
+    def correct(
+        self, views: torch.Tensor, guess: torch.Tensor, picture: torch.Tensor, *, root: float, seed: int
+    ) -> torch.Tensor:
+        """Noise views and clean them in one pass; root 0..1 says how much noise."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,7 @@ def choose_root(settings: PolishSettings, round_index: int, generator: torch.Gen
 @torch.no_grad()
 def polish_field(
     field: Field,
-    network: Turntable,
+    teacher: Teacher,
     guess: torch.Tensor,
     picture: torch.Tensor,
     settings: PolishSettings = PolishSettings(),
@@ -82,10 +95,9 @@ def polish_field(
     for round_index in range(settings.num_rounds):
         rgb, opacity = draw_field(fit.field, ZIGZAG, guess.shape[-1], num_samples=fit_settings.num_samples)
         views = torch.cat([rgb, opacity[:, None]], 1) * 2 - 1
-        eta = torch.tensor([choose_root(settings, round_index, generator) ** 2])
-        noise = torch.randn(guess.shape, generator=generator)
-        noisy = (1 - eta) * views + eta * guess + KAPPA * eta.sqrt() * noise
-        clean = network(noisy[None], guess[None], picture[None], eta)[0].clamp(-1, 1)
+        root = choose_root(settings, round_index, generator)
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        clean = teacher.correct(views, guess, picture, root=root, seed=seed)
         wanted = (torch.cat([clean, picture[None]]) + 1) / 2
         fit.aim(wanted[:, :3], wanted[:, 3])
         for _ in range(settings.steps_per_round):

@@ -29,7 +29,7 @@ from pipelines.parallax import make_layers, sway_camera
 from pipelines.params import validate
 from pipelines.preview_records import Preview3dProgress, Preview3dRequest, Preview3dResult
 from pipelines.radiance_field import Field, draw_field, make_field, to_mesh
-from pipelines.turntable import VIEW_PX, turn_object
+from pipelines.turntable import VIEW_PX
 from pipelines.turntable_camera import FRONT, ZIGZAG, Angle
 from pipelines.types import Measure, Progress
 from pipelines.uploads import to_plain
@@ -134,7 +134,7 @@ def _model(run: _Run, models: NetworkProvider) -> Generator[Progress, None, None
     assert run.mesh is not None
     guess = _join(*draw_mesh(run.mesh, ZIGZAG, VIEW_PX))
     picture = _join(*(layer[None] for layer in _shrink(run, VIEW_PX)))[0]
-    for run.views in turn_object(network, guess, picture, seed=request.seed, num_steps=request.view_steps):
+    for run.views in network.turn(guess, picture, seed=request.seed, num_steps=request.view_steps):
         yield run.report("drawing eight views", _lay_out(run.views))
     assert run.views is not None
     run.view_pictures = tuple(to_images(run.views[:, :3]))

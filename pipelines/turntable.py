@@ -170,6 +170,22 @@ class Turntable(nn.Module):
         out = self.guess(noisy, guess, picture, stage).float()
         return guess + stage.gain * (noisy - guess) + stage.out_scale * out
 
+    def turn(
+        self, guess: torch.Tensor, picture: torch.Tensor, *, seed: int = 0, num_steps: int = NUM_STEPS
+    ) -> Generator[torch.Tensor, None, torch.Tensor]:
+        """Draw the eight views of one object, see `turn_object`."""
+        return turn_object(self, guess, picture, seed=seed, num_steps=num_steps)
+
+    @torch.no_grad()
+    def correct(
+        self, views: torch.Tensor, guess: torch.Tensor, picture: torch.Tensor, *, root: float, seed: int
+    ) -> torch.Tensor:
+        """Noise views to a place of the chain, and say what they look like clean; root 0..1 is that of eta."""
+        noise = torch.randn(guess.shape, generator=torch.Generator().manual_seed(seed))
+        eta = root**2
+        noisy = (1 - eta) * views + eta * guess + KAPPA * root * noise
+        return self(noisy[None], guess[None], picture[None], torch.tensor([eta]))[0].clamp(-1, 1)
+
 
 @torch.no_grad()
 def turn_object(

@@ -113,16 +113,17 @@ def test_the_curriculum_falls_and_uniform_does_not() -> None:
         draw("rising")
 
 
-class Oracle(torch.nn.Module):
+class Oracle(Turntable):
     """A teacher that knows the truth."""
 
     def __init__(self, truth: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__(TINY)
         self.truth = truth
 
-    def forward(self, noisy: torch.Tensor, *_rest: torch.Tensor) -> torch.Tensor:
+    def correct(self, *_views: torch.Tensor, root: float, seed: int) -> torch.Tensor:
         """Return the truth."""
-        return self.truth[None]
+        assert 0.25 <= root <= 0.8 and seed >= 0
+        return self.truth
 
 
 @pytest.mark.parametrize("curriculum", ["falling", "uniform"])
