@@ -36,7 +36,7 @@ NUM_POINTS = 5000
 NUM_SHOWN = 8
 METHODS = ("inflate", "views", "falling", "uniform")
 # What a polished run calls the stages whose model another method ends with.
-NOTES = {"first shape": "inflate", "fitting": "views"}
+NOTES = {"first shape": "inflate", "model taken from the fit": "views"}
 MEASURES = {"psnr": "dB", "iou": "", "chamfer": ""}
 TIMES = ("total_s", "first_shape_s", "views_s")
 KEPT = "preview_3d_rows.json"
@@ -132,7 +132,7 @@ def make_models(picture: Image.Image, models: ModelStore) -> dict[str, Mesh]:
                 assert item.mesh is not None
                 meshes[curriculum] = item.mesh
             elif isinstance(item, Preview3dProgress) and item.mesh is not None:
-                meshes[NOTES.get(item.note.split(",")[0], curriculum)] = item.mesh
+                meshes[NOTES.get(item.note, curriculum)] = item.mesh
     return meshes
 
 

@@ -23,7 +23,7 @@ def main() -> None:
     times: dict[str, float] = {}
     for item in preview_3d_stream(Preview3dRequest(picture, method="polish"), ModelStore()):
         times.setdefault("first_shape_s", time.perf_counter() - start)
-        if isinstance(item, Preview3dProgress) and item.note.startswith("fitting"):
+        if isinstance(item, Preview3dProgress) and item.note == "model taken from the fit":
             times["views_s"] = time.perf_counter() - start
     times["total_s"] = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

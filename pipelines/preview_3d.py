@@ -28,7 +28,7 @@ from pipelines.painted_front import paint_seen
 from pipelines.parallax import make_layers, sway_camera
 from pipelines.params import validate
 from pipelines.preview_records import Preview3dProgress, Preview3dRequest, Preview3dResult
-from pipelines.radiance_field import Field, draw_field, make_field, to_mesh
+from pipelines.radiance_field import SURFACE_ALPHA, Field, choose_level, draw_field, make_field, to_mesh
 from pipelines.turntable import VIEW_PX
 from pipelines.turntable_camera import FRONT, ZIGZAG, Angle
 from pipelines.types import Measure, Progress
@@ -63,6 +63,7 @@ class _Run:
     step: int = 0
     first_shape_s: float = 0.0
     mesh: Mesh | None = None
+    level: float = SURFACE_ALPHA
     views: torch.Tensor | None = None
     view_pictures: tuple[Image.Image, ...] = ()
     notes: list[str] = field(default_factory=list)
@@ -100,8 +101,8 @@ def preview_3d_stream(
         1
         + {
             "inflate": 0,
-            "views": request.view_steps + request.fit_steps // SHOW_EVERY,
-            "polish": request.view_steps + request.fit_steps // SHOW_EVERY + request.polish_rounds,
+            "views": request.view_steps + request.fit_steps // SHOW_EVERY + 1,
+            "polish": request.view_steps + request.fit_steps // SHOW_EVERY + 1 + request.polish_rounds,
         }[request.method]
     )
     run = _Run(request, cutout, rgb, mask, start, num_steps, notes=list(cutout.notes))
@@ -149,7 +150,9 @@ def _model(run: _Run, models: NetworkProvider) -> Generator[Progress, None, None
             # The model itself is renewed more rarely: meshing costs as much as several steps.
             mesh = _take_mesh(run, fitted) if shown % 5 == 0 else None
             yield run.report(f"fitting, step {step} of {request.fit_steps}", _look(fitted, shown), mesh=mesh)
-    _take_mesh(run, fitted)
+    run.level = choose_level(fitted, everything[:-1, 3], ZIGZAG)
+    mesh = _take_mesh(run, fitted)
+    yield run.report("model taken from the fit", _look(fitted, shown), mesh=mesh)
     if request.method == "polish":
         polish = PolishSettings(num_rounds=request.polish_rounds, curriculum=request.curriculum, seed=request.seed)
         for index, polished in enumerate(polish_field(fitted, network, guess, picture, polish), 1):
@@ -159,7 +162,7 @@ def _model(run: _Run, models: NetworkProvider) -> Generator[Progress, None, None
 
 def _take_mesh(run: _Run, fitted: Field) -> Mesh:
     """Take the surface out of a field and put the picture on its front; it is the best so far."""
-    run.mesh = paint_seen(to_mesh(fitted), run.rgb, run.mask)
+    run.mesh = paint_seen(to_mesh(fitted, level=run.level), run.rgb, run.mask)
     return run.mesh
 
 

@@ -38,8 +38,8 @@ class Preview3dRequest:
         label="Method",
         help="Blow up the outline, fit a model to eight drawn views, let the teacher polish it, or sway layers.",
     )
-    view_steps: int = ranged(4, 1, 8, 1, label="View steps", help="Of drawing the eight views.")
-    fit_steps: int = ranged(150, 20, 400, 10, label="Fit steps", help="Of fitting the model to the views.")
+    view_steps: int = ranged(1, 1, 8, 1, label="View steps", help="More are sharper, and less true.")
+    fit_steps: int = ranged(60, 20, 400, 10, label="Fit steps", help="Of fitting the model to the views.")
     polish_rounds: int = ranged(8, 1, 30, 1, label="Polish rounds", help="How often the teacher looks at the model.")
     curriculum: str = choice(
         "falling", CURRICULA, label="Curriculum", help="From coarse to fine, or any noise level at any time."

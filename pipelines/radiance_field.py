@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from pipelines.mesh import Mesh, extract_surface, find_normals, smooth_surface
+from pipelines.mesh import Mesh, draw_mesh, extract_surface, find_normals, smooth_surface
 from pipelines.turntable_camera import Angle, find_pixel_centres, make_axes
 
 # Rays run from one side of this to the other, in world units.
@@ -24,9 +24,12 @@ FIRST_ALPHA = 1e-2
 _BIAS = float(np.log(1 / (1 - FIRST_ALPHA) - 1))
 # Raw density that a voxel inside all outlines starts with, solid enough to be part of the surface, and one outside.
 _HULL_INSIDE, _HULL_OUTSIDE = 4.0, -6.0
-# Where outlines of the mesh cover as much as those of the field, after blurring.
-SURFACE_ALPHA = 0.3
+# The opacity of a voxel at the surface, and what it is chosen from: the longer a fit, the denser its voxels.
+SURFACE_ALPHA = 0.2
+SURFACE_ALPHAS = (0.15, 0.2, 0.25, 0.3, 0.35)
+BLUR_VOXELS = 0.7
 SMOOTH_ROUNDS = 6
+HIDDEN = float(np.log(2))
 # The colour of a vertex is looked up along a short ray through it, in voxels along its normal.
 SKIN_ABOVE, SKIN_BELOW, SKIN_STEP = 1.5, -4.0, 0.5
 
@@ -123,17 +126,18 @@ def draw_field(
     return torch.stack(pictures), torch.stack(opacities)
 
 
-def to_mesh(field: Field, *, max_faces: int = 30_000) -> Mesh:
+def to_mesh(field: Field, *, level: float = SURFACE_ALPHA, max_faces: int = 30_000) -> Mesh:
     """Take the surface out of a field, smooth it, and colour it as its views see it.
 
     Raises: ValueError if the field is empty.
     """
-    alpha = -torch.expm1(-F.softplus(field.density[0, 0] + _BIAS)).numpy()
-    solid = ndimage.gaussian_filter(alpha, 0.7)
-    solid = keep_largest(solid, SURFACE_ALPHA)
-    # What no ray reaches stays thin: a closed shell is solid.
-    solid[ndimage.binary_fill_holes(solid > SURFACE_ALPHA) & (solid <= SURFACE_ALPHA)] = 1.0
-    mesh = extract_surface((solid - SURFACE_ALPHA).transpose(2, 1, 0), (1.0, 1.0, 1.0), max_faces=max_faces)
+    alpha = _find_alpha(field)
+    solid = ndimage.gaussian_filter(alpha, BLUR_VOXELS)
+    solid = keep_largest(solid, level)
+    # What no ray reaches keeps any density: it is solid, or the model would have walls inside that nobody sees.
+    is_closed_in = ndimage.binary_fill_holes(solid > level) & (solid <= level)
+    solid[find_inside(np.where(solid > 0, alpha, 0)) | is_closed_in] = 1.0
+    mesh = extract_surface((solid - level).transpose(2, 1, 0), (1.0, 1.0, 1.0), max_faces=max_faces)
     mesh = smooth_surface(mesh, SMOOTH_ROUNDS)
     return replace(mesh, colours=_look_at_skin(field, mesh))
 
@@ -153,6 +157,34 @@ def _look_at_skin(field: Field, mesh: Mesh) -> np.ndarray:
     weights = torch.exp(thickness - torch.cumsum(thickness, 1)) * (1 - torch.exp(-thickness))
     weights = weights / weights.sum(1, keepdim=True).clamp_min(1e-8)
     return (torch.sigmoid(colours) * weights).sum(2).T.numpy().copy()
+
+
+def choose_level(field: Field, masks: torch.Tensor, angles: Sequence[Angle]) -> float:
+    """Return the opacity whose surface has the outlines (v, H, H) in 0..1 that the views have."""
+    wanted = masks.numpy() > 0.5
+    peak = float(ndimage.gaussian_filter(_find_alpha(field), BLUR_VOXELS).max())
+    levels = [level for level in SURFACE_ALPHAS if level < peak] or [SURFACE_ALPHAS[0]]
+    overlaps = []
+    for level in levels:
+        _, cover = draw_mesh(to_mesh(field, level=level), angles, masks.shape[-1])
+        overlaps.append(((cover > 0.5) & wanted).sum() / ((cover > 0.5) | wanted).sum())
+    return levels[int(np.argmax(overlaps))]
+
+
+def _find_alpha(field: Field) -> np.ndarray:
+    """Return the opacity of every voxel, (n, n, n)."""
+    return (-torch.expm1(-F.softplus(field.density[0, 0] + _BIAS))).numpy()
+
+
+def find_inside(alpha: np.ndarray) -> np.ndarray:
+    """Tell which voxels are hidden from all six sides: less than half of the light gets there along any axis."""
+    thickness = -np.log1p(-np.clip(alpha, 0, 0.999))
+    hidden = np.ones(alpha.shape, bool)
+    for axis in range(3):
+        for layers in (thickness, np.flip(thickness, axis)):
+            passed = np.cumsum(layers, axis) - layers
+            hidden &= (passed if layers is thickness else np.flip(passed, axis)) > HIDDEN
+    return hidden
 
 
 def keep_largest(solid: np.ndarray, level: float) -> np.ndarray:

@@ -82,7 +82,7 @@ def test_polishing_goes_through_all_stages_and_a_stop_keeps_the_best() -> None:
         steps.append(item)
         if len(steps) == 2:
             kept = item.keep()
-    assert [step.step for step in steps] == list(range(1, 1 + 1 + 2 + 1 + 1)) and steps[-1].num_steps == len(steps)
+    assert [step.step for step in steps] == list(range(1, 1 + 1 + 2 + 1 + 1 + 1)) and steps[-1].num_steps == len(steps)
     assert kept.mesh is steps[0].mesh and len(kept.views) == 8
     assert item.mesh is steps[-1].mesh and item.mesh is not kept.mesh and len(item.views) == 8
     assert np.isfinite(item.mesh.vertices).all() and is_watertight(item.mesh)  # type: ignore[union-attr]

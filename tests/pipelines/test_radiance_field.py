@@ -8,7 +8,18 @@ import torch
 
 from pipelines.field_fit import FieldFit, FieldSettings, fit_field, measure_variation
 from pipelines.mesh import find_grid, is_watertight, measure_volume
-from pipelines.radiance_field import FIRST_ALPHA, REACH, Field, draw_field, keep_largest, make_field, shoot, to_mesh
+from pipelines.radiance_field import (
+    FIRST_ALPHA,
+    REACH,
+    Field,
+    choose_level,
+    draw_field,
+    find_inside,
+    keep_largest,
+    make_field,
+    shoot,
+    to_mesh,
+)
 from pipelines.turntable_camera import ZIGZAG
 
 SMALL = FieldSettings(num_voxels=24, num_samples=32, num_rays=512, num_steps=25)
@@ -116,3 +127,43 @@ def test_specks_are_dropped_and_an_empty_field_has_no_surface() -> None:
     assert kept[14, 14, 14] == 0 and kept[4:12, 4:12, 4:12].min() == 1
     with pytest.raises(ValueError, match="empty"):
         to_mesh(Field(torch.full((1, 1, 8, 8, 8), -9.0), torch.zeros(1, 3, 8, 8, 8)))
+
+
+def make_cube(inside: float) -> Field:
+    """Make a field that is a cube with solid walls and another density inside."""
+    field = Field(torch.full((1, 1, 24, 24, 24), -9.0), torch.zeros(1, 3, 24, 24, 24))
+    field.density[0, 0, 4:20, 4:20, 4:20] = 9.0
+    field.density[0, 0, 7:17, 7:17, 7:17] = inside
+    return field
+
+
+def test_a_model_has_no_walls_that_nobody_sees() -> None:
+    hollow = make_cube(-9.0)
+    hollow.density[0, 0, 4:7, 11, 11] = -9.0  # a hole as wide as a needle: the inside is not closed off
+    mesh, solid = to_mesh(hollow), to_mesh(make_cube(9.0))
+    assert is_watertight(mesh) and measure_volume(mesh) == pytest.approx(measure_volume(solid), rel=0.03)
+    deep = np.abs(mesh.vertices).max(1) < 0.3
+    assert deep.sum() < 0.01 * len(deep)
+
+
+def test_what_is_seen_from_one_side_is_not_inside() -> None:
+    alpha = np.zeros((16, 16, 16))
+    alpha[4:12, 4:12, 4:12] = 0.9
+    alpha[4:11, 6:10, 6:10] = 0.0  # a bowl, open to one side
+    inside = find_inside(alpha)
+    assert not inside[4:11, 6:10, 6:10].any() and not inside[0].any() and inside[11 - 1, 5, 5]
+
+
+def test_the_surface_is_put_where_the_outlines_are() -> None:
+    field = Field(torch.full((1, 1, 24, 24, 24), -9.0), torch.zeros(1, 3, 24, 24, 24))
+    field.density[0, 0, 4:20, 4:20, 4:20] = 3.2  # thin, opacity 0.2
+    field.density[0, 0, 6:18, 6:18, 6:18] = 9.0
+    masks = {half: draw_field(make_box(half), ZIGZAG, 48)[1] for half in (6, 8)}
+    assert choose_level(field, masks[8], ZIGZAG) < choose_level(field, masks[6], ZIGZAG)
+
+
+def make_box(half: int) -> Field:
+    """Make a solid cube, `half` voxels of 24 to either side."""
+    field = Field(torch.full((1, 1, 24, 24, 24), -9.0), torch.zeros(1, 3, 24, 24, 24))
+    field.density[0, 0, 12 - half : 12 + half, 12 - half : 12 + half, 12 - half : 12 + half] = 12.0
+    return field
