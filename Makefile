@@ -13,7 +13,7 @@ SYSTEM_READY := $(VENV)/.system-ready
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-quick test-browser check format train-autoencoder train-parser train-denoiser train-mean train-style-reader \
-	train-sr-lite train-restorer train-identity-reader train-subjects train-curve-net export bench clean
+	train-sr-lite train-restorer train-identity-reader train-subjects train-curve-net train-turntable export bench clean
 
 help:
 	@echo "make run                start Limelight on 127.0.0.1:7860 (ARGS=\"--port 7861\" passes options on)"
@@ -22,7 +22,8 @@ help:
 	@echo "make test-browser       the browser tests only"
 	@echo "make check              ruff and mypy only"
 	@echo "make train-autoencoder  also train-parser, train-denoiser, train-mean, train-style-reader, train-sr-lite,"
-	@echo "                        train-restorer, train-identity-reader, train-subjects, train-curve-net, export"
+	@echo "                        train-restorer, train-identity-reader, train-subjects, train-curve-net,"
+	@echo "                        train-turntable, export"
 	@echo "                        (ARGS=\"--minutes 60 --resume\" passes options on)"
 	@echo "make bench              measure every scenario and rewrite the table in README.md"
 
@@ -73,6 +74,9 @@ train-identity-reader: $(SYSTEM_READY)
 
 train-subjects: $(SYSTEM_READY)
 	$(PY) -m training.train_subjects $(ARGS)
+
+train-turntable: $(SYSTEM_READY)
+	$(PY) -m training.train_turntable $(ARGS)
 
 train-curve-net: $(SYSTEM_READY)
 	$(PY) -m training.train_curve_net $(ARGS)

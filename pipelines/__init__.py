@@ -32,6 +32,7 @@ from pipelines.png_settings import (
     settings_to_pnginfo,
     to_python,
 )
+from pipelines.preview_records import Preview3dProgress, Preview3dRequest, Preview3dResult
 from pipelines.quick_start import collect_no_garbage
 from pipelines.subject_types import (
     LearnProgress,
@@ -73,16 +74,21 @@ from pipelines.uploads import (
     read_photo,
     read_picture,
     read_pictures,
+    read_strokes,
     write_mask,
 )
 
 if TYPE_CHECKING:
     from pipelines.cache import ModelStore
+    from pipelines.cutout import show_cutout
     from pipelines.drag_editing import ask_for_picture, drag_stream, fit_picture, fit_request
     from pipelines.layout import propose_layout
     from pipelines.low_light import darken_photo, low_light_stream, suggest_brightness, tell_light
+    from pipelines.mesh_files import to_glb, to_obj
     from pipelines.model import badge, unknown_words
     from pipelines.personalization import check_adapter, subject_stream
+    from pipelines.preview_3d import preview_3d_stream
+    from pipelines.recolour import draw_model, recolour_model
     from pipelines.runtime import kept_folder
     from pipelines.style_prompting import style_stream
     from pipelines.subject_learning import learn_stream, propose_captions
@@ -98,16 +104,22 @@ _LATE = {
     "darken_photo": "pipelines.low_light",
     "dim_surroundings": "pipelines.subject_sheet",
     "drag_stream": "pipelines.drag_editing",
+    "draw_model": "pipelines.recolour",
     "fit_picture": "pipelines.drag_editing",
     "fit_request": "pipelines.drag_editing",
     "kept_folder": "pipelines.runtime",
     "learn_stream": "pipelines.subject_learning",
     "low_light_stream": "pipelines.low_light",
     "propose_captions": "pipelines.subject_learning",
+    "preview_3d_stream": "pipelines.preview_3d",
+    "recolour_model": "pipelines.recolour",
+    "show_cutout": "pipelines.cutout",
     "propose_layout": "pipelines.layout",
     "suggest_brightness": "pipelines.low_light",
     "subject_stream": "pipelines.personalization",
     "tell_light": "pipelines.low_light",
+    "to_glb": "pipelines.mesh_files",
+    "to_obj": "pipelines.mesh_files",
     "unknown_words": "pipelines.model",
     "style_stream": "pipelines.style_prompting",
     "super_resolution_stream": "pipelines.super_resolution",
@@ -141,6 +153,9 @@ __all__ = [
     "LowLightResult",
     "Measure",
     "ModelStore",
+    "Preview3dProgress",
+    "Preview3dRequest",
+    "Preview3dResult",
     "Progress",
     "Range",
     "StyleArm",
@@ -166,6 +181,7 @@ __all__ = [
     "darken_photo",
     "dim_surroundings",
     "drag_stream",
+    "draw_model",
     "fit_picture",
     "fit_request",
     "kept_folder",
@@ -174,6 +190,7 @@ __all__ = [
     "make_owner",
     "plan_size",
     "propose_captions",
+    "preview_3d_stream",
     "propose_layout",
     "ranges",
     "read_adapter",
@@ -190,6 +207,9 @@ __all__ = [
     "read_subject_settings",
     "read_super_resolution_settings",
     "settings_to_pnginfo",
+    "read_strokes",
+    "recolour_model",
+    "show_cutout",
     "specs",
     "style_stream",
     "suggest_brightness",
@@ -198,6 +218,8 @@ __all__ = [
     "tell_light",
     "text_to_image_stream",
     "to_plain_prompt",
+    "to_glb",
+    "to_obj",
     "to_python",
     "unknown_words",
     "validate",

@@ -32,7 +32,7 @@ class ModelStore:
         self._bundles: OrderedDict[str, ModelBundle] = OrderedDict()
         self._building: dict[str, threading.Lock] = {}
         self._table_lock = threading.Lock()
-        self._networks = Networks()
+        self._networks = Networks(options=self.options)
 
     def get(self, name: str) -> ModelBundle:
         """Return the bundle of a backend, building it at the first call.

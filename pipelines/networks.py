@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 
 from pipelines.backends import PROJECT_DIR
 from pipelines.curve_net import CurveNet, load_curve_net
 from pipelines.restorer import Restorer, load_restorer
+from pipelines.runtime import RunOptions, make_plan
 from pipelines.sr_lite import SrLite, load_sr_lite
+from pipelines.turntable import Turntable, load_turntable
+
+if TYPE_CHECKING:
+    from pipelines.zero_teacher import ZeroTeacher
 
 ASSETS = PROJECT_DIR / "assets"
-# Which networks a mode runs, of super-resolution and of lighting, with the command that makes their weights.
+# Which networks a mode of a tab runs, with the command that makes their weights.
 _RECIPES = {
     "sr_lite": "make train-sr-lite",
     "restorer": "make train-restorer",
     "curve_net": "make train-curve-net",
+    "turntable": "make train-turntable",
 }
 _NEEDED = {
     "faithful": ("sr_lite",),
     "detail": ("sr_lite", "restorer"),
     "damage": ("restorer",),
+    "views": ("turntable",),
+    "polish": ("turntable",),
     "explore": ("sr_lite",),
     "curve": ("curve_net",),
     "retinex": ("curve_net",),
@@ -37,13 +45,14 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 class Networks:
-    """Hand out the enlarger, the restorer and the curve network."""
+    """Hand out the enlarger, the restorer, the curve network and the turntable."""
 
-    def __init__(self, folder: Path = ASSETS) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path = ASSETS, *, options: RunOptions | None = None) -> None:
+        self._folder, self._options = folder, options or RunOptions()
         self._build_lock = threading.Lock()
         self._enlarger: SrLite | None = None
         self._restorer: Restorer | None = None
+        self._turntable: Turntable | ZeroTeacher | None = None
         self._curve_net: CurveNet | None = None
 
     @property
@@ -79,9 +88,27 @@ class Networks:
                 self._curve_net = to_fast_layout(load_curve_net(self._folder / "curve_net"))
             return self._curve_net
 
+    @property
+    def turntable(self) -> Turntable | ZeroTeacher:
+        """Return the turntable, or the large network that was configured in its place.
+
+        Raises: BackendUnavailable if its files are missing or broken.
+        """
+        with self._build_lock:
+            if self._turntable is None:
+                if self._options.teacher_path:
+                    from pipelines.zero_teacher import load_zero_teacher
+
+                    plan, folder = make_plan(self._options), Path(self._options.teacher_path)
+                    self._turntable = load_zero_teacher(folder, device=plan.device, dtype=plan.dtype)
+                else:
+                    self._turntable = load_turntable(self._folder / "turntable")
+            return self._turntable
+
     def explain_missing(self, mode: str) -> str:
-        """Say in one sentence why a mode of super-resolution or lighting cannot run; empty if it can. Loads nothing."""
-        missing = [name for name in _NEEDED.get(mode, ()) if not (self._folder / name / "model.safetensors").is_file()]
+        """Say in one sentence why a mode of a tab cannot run; empty if it can. Loads nothing."""
+        needed = [name for name in _NEEDED.get(mode, ()) if not (self._options.teacher_path and name == "turntable")]
+        missing = [name for name in needed if not (self._folder / name / "model.safetensors").is_file()]
         commands = " and ".join(f"`{_RECIPES[name]}`" for name in missing)
         return f"The weights of this mode are not here; run {commands}, or choose another mode." if missing else ""
 

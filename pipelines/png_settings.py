@@ -21,6 +21,7 @@ from pipelines.backends import BACKEND_NAMES, find_spec
 from pipelines.errors import UserError
 from pipelines.low_light_types import LowLightRequest, LowLightResult
 from pipelines.params import validate
+from pipelines.preview_records import Preview3dRequest
 from pipelines.subject_types import SubjectRequest, SubjectResult
 from pipelines.technique_catalogue import catalogue
 from pipelines.types import (
@@ -310,12 +311,14 @@ def _to_number(key: str, value: str) -> float | int:
         raise UserError(f"{key} {value.strip()!r} inside this PNG is not a number; set it by hand.") from error
 
 
-def to_python(request: Request) -> str:
-    """Write a request as code that draws the same picture ("copy as Python").
+def to_python(request: Request | Preview3dRequest) -> str:
+    """Write a request as code that draws the same picture, or makes the same model ("copy as Python").
 
     Returns: a runnable script that saves one PNG per picture in the current folder: with plain diffusers where it can
              do the same, else with Limelight's own pipelines; style pictures are named as files to be put beside it.
     """
+    if isinstance(request, Preview3dRequest):
+        return _to_model_python(request)
     if isinstance(request, StyleRequest):
         return _to_own_python(request, "style_stream")
     if isinstance(request, DragRequest):
@@ -388,4 +391,29 @@ def _to_own_python(request: Request, stream: str) -> str:
         f"*steps, result = {stream}(request, ModelStore())\n"
         f"for index, image in enumerate(result.images):\n"
         f'    image.save(f"limelight_{{result.seed_used + index}}.png")\n'
+    )
+
+
+def _to_model_python(request: Preview3dRequest) -> str:
+    """Write a request of the 3D preview; run it in Limelight's folder."""
+    defaults = {field.name: field.default for field in dataclasses.fields(request)}
+    plain = [name for name in defaults if name not in ("picture", "painted")]
+    changed = [f"    {name}={getattr(request, name)!r}," for name in plain if getattr(request, name) != defaults[name]]
+    given = ["picture"] if request.painted is None else ["picture", "painted"]
+    pictures = [
+        f'    {name}=Image.open("{name}.png"),  # put this picture of yours beside the script' for name in given
+    ]
+    arguments = "\n".join((*changed, *pictures))
+    keep = (
+        'result.turntable[0].save("limelight.webp", save_all=True, append_images=result.turntable[1:], loop=0)\n'
+        if request.method == "parallax"
+        else 'Path("limelight.glb").write_bytes(to_glb(result.mesh))\n'
+    )
+    opener = "" if request.method == "parallax" else "from pathlib import Path\n\n"
+    writer = "" if request.method == "parallax" else ", to_glb"
+    return (
+        f"{opener}from PIL import Image\n\n"
+        f"from pipelines import ModelStore, Preview3dRequest, preview_3d_stream{writer}\n\n"
+        f"request = Preview3dRequest(\n{arguments}\n)\n"
+        f"*steps, result = preview_3d_stream(request, ModelStore())\n{keep}"
     )

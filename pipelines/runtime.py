@@ -42,6 +42,7 @@ class RunOptions:
     offline: bool = False
     model_path: str = ""
     model_path_for: str = ""
+    teacher_path: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class RunPlan:
 def read_options(environ: Mapping[str, str] | None = None, **flags: str | bool | None) -> RunOptions:
     """Merge command-line flags with the environment.
 
-    Units:  LIMELIGHT_DEVICE, _DTYPE, _ATTENTION, _OFFLOAD, _OFFLINE and _MODEL_PATH are read; a flag that is None was
-            not given; a given flag wins over the environment.
+    Units:  LIMELIGHT_DEVICE, _DTYPE, _ATTENTION, _OFFLOAD, _OFFLINE, _MODEL_PATH and _TEACHER_PATH are read; a flag
+            that is None was not given; a given flag wins over the environment.
     Raises: UserError if a value is not one of the known ones.
     """
     environ = os.environ if environ is None else environ

@@ -198,13 +198,27 @@ def read_mask(address: Any) -> Image.Image:
     Returns: a grey picture of 0 and 255; white may move.
     Raises:  UserError with one sentence if it is anything else.
     """
+    return _read_painted(address, lambda file: file.convert("L").point(lambda level: 255 * (level > 127)))
+
+
+def read_strokes(address: Any) -> Image.Image:
+    """Open strokes in colours, a PNG written out as data address.
+
+    Returns: a picture in RGBA, transparent where nothing was painted.
+    Raises:  UserError as `read_mask`.
+    """
+    return _read_painted(address, lambda file: file.convert("RGBA"))
+
+
+def _read_painted(address: Any, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Open what was painted, checked before it is decoded."""
     if not isinstance(address, str) or not address.startswith(_MASK_START) or len(address) > MAX_MASK_CHARS:
         raise UserError(_MASK_SENTENCE)
     try:
         data = base64.b64decode(address.removeprefix(_MASK_START), validate=True)
         with Image.open(io.BytesIO(data), formats=("PNG",)) as file:
             _check_sides(*file.size)
-            return file.convert("L").point(lambda level: 255 * (level > 127))
+            return convert(file)
     # Among them binascii.Error and what a broken PNG raises.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(_MASK_SENTENCE) from error

@@ -5,7 +5,7 @@ A tab is a module with NAME (its URL: ?tab=NAME), TITLE and build(services).
 
 from types import ModuleType
 
-from tabs import drag_editing, low_light, personalization, style_prompting, super_resolution, text_to_image
+from tabs import drag_editing, low_light, personalization, preview_3d, style_prompting, super_resolution, text_to_image
 
 TABS: tuple[ModuleType, ...] = (
     text_to_image,
@@ -14,4 +14,5 @@ TABS: tuple[ModuleType, ...] = (
     personalization,
     super_resolution,
     low_light,
+    preview_3d,
 )

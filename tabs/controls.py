@@ -182,6 +182,7 @@ def build_findings(sketches: str, *, drag: str = "Drag this") -> dict[str, Any]:
         made["drag"] = gr.Button(drag, interactive=False, size="sm", min_width=90)
         made["enlarge"] = gr.Button("Enlarge", interactive=False, size="sm", min_width=80)
         made["light"] = gr.Button("Light up", interactive=False, size="sm", min_width=80)
+        made["solid"] = gr.Button("Make 3D", interactive=False, size="sm", min_width=80)
     made["python"] = gr.Code(language="python", label="The same picture in Python", visible=False)
     made["shown"] = gr.State(None)
     made["path"] = gr.State("")
@@ -234,6 +235,7 @@ def show_result(result: ImageResult) -> dict[str, Any]:
         "drag": gr.Button(interactive=True),
         "enlarge": gr.Button(interactive=True),
         "light": gr.Button(interactive=True),
+        "solid": gr.Button(interactive=True),
         "shown": request,
         "path": path,
     }

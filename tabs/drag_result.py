@@ -19,7 +19,7 @@ from tabs.wiring import Updates
 INKS = ("#d5f06a", "#6ad0f0", "#f0a06a", "#d78af0", "#f06a8a", "#8af0b4")
 EMPTY_STAGE = '<div class="picture"><div class="empty"></div></div>'
 SLIDER_PERCENT = 15
-BUTTONS = ("reuse", "copy", "use", "drag", "enlarge", "light")
+BUTTONS = ("reuse", "copy", "use", "drag", "enlarge", "light", "solid")
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def show_kept(kept: Kept) -> Updates:
         "travel": gr.HTML(visible=False),
         "pair": show_pair(kept.before, path, f"{name_picture(kept.request.prompt)}; stopped on the way"),
         "download": gr.DownloadButton(value=path, interactive=True),
-        **{name: gr.Button(interactive=name in ("use", "drag", "enlarge", "light")) for name in BUTTONS},
+        **{name: gr.Button(interactive=name not in ("reuse", "copy")) for name in BUTTONS},
         "shown": kept.request,
         "path": path,
         "kept": None,

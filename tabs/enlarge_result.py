@@ -24,7 +24,7 @@ EMPTY_STAGE = '<div class="picture"><div class="empty"></div></div>'
 JPEG_QUALITY = 90
 QUICK = 1  # of 4096 px, both pictures are written in 1.6 s instead of 6, a third larger
 BASELINE = "Bicubic"
-BUTTONS = ("reuse", "copy", "use", "drag", "enlarge", "light")
+BUTTONS = ("reuse", "copy", "use", "drag", "enlarge", "light", "solid")
 AGREEMENT = "consistency_db"
 SEEDED = ("detail", "damage", "explore")
 

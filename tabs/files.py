@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,3 +65,15 @@ def save_picture(picture: Image.Image, name: str, **options: Any) -> str:
     data = io.BytesIO()
     picture.save(data, "PNG", **options)
     return str(save_bytes_to_cache(data.getvalue(), name, get_upload_folder()))
+
+
+def save_clip(frames: Sequence[Image.Image], name: str, *, frame_ms: int = 80) -> str:
+    """Write pictures as one that moves for ever (WebP), where gradio serves it and deletes it after its time."""
+    data = io.BytesIO()
+    frames[0].save(data, "WEBP", save_all=True, append_images=frames[1:], duration=frame_ms, loop=0, quality=85)
+    return save_data(data.getvalue(), name)
+
+
+def save_data(data: bytes, name: str) -> str:
+    """Write a file where gradio serves it and deletes it after its time."""
+    return str(save_bytes_to_cache(data, name, get_upload_folder()))

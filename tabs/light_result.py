@@ -20,7 +20,7 @@ from tabs.loupe import NOTHING, build_loupe, point_loupe
 from tabs.wiring import Updates
 
 QUICK = 1  # of a large picture, writing takes longer than its lighting otherwise
-BUTTONS = ("reuse", "copy", "use", "drag", "enlarge")
+BUTTONS = ("reuse", "copy", "use", "drag", "enlarge", "solid")
 # What the slider compares: both sides of each view, with their names.
 VIEWS = MappingProxyType(
     {

@@ -53,6 +53,11 @@
     if (event.key === "Escape" && root.classList.contains("running")) visible("button.stop")?.click();
   }, true);
 
+  /* One of several frames that lie beside each other, see show_round in preview_result.py. */
+  document.addEventListener("input", (event) => {
+    event.target.closest?.(".round")?.style.setProperty("--frame", event.target.value);
+  });
+
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("button");
     if (!button) return;

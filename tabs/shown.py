@@ -14,6 +14,7 @@ STYLE_TAB = "style"
 DRAG_TAB = "drag"
 ENLARGE_TAB = "enlarge"
 LIGHT_TAB = "light"
+PREVIEW_TAB = "preview"
 
 
 def on_reuse_seed(*, shown: Any) -> Updates:
@@ -51,15 +52,27 @@ def on_light(*, path: str, sent: Mapping[str, Any]) -> Updates:
     return {"sent": send(sent, LIGHT_TAB, path)}
 
 
+def on_make_solid(*, path: str, sent: Mapping[str, Any]) -> Updates:
+    """Send the shown picture to the tab where its object becomes a model."""
+    return {"sent": send(sent, PREVIEW_TAB, path)}
+
+
+def connect_copy(result: Mapping[str, Any]) -> None:
+    """Wire the button that shows the settings of a result as code and copies them."""
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+    copied = wire(result["copy"].click, on_copy, {"shown": result["shown"]}, {"python": result["python"]}, **quick)
+    copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
+
+
 def connect_shown(services: Services, inputs: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Wire the buttons below a result; `inputs` has a box for the seed."""
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     shown, sent = {"shown": result["shown"]}, {"sent": services.sent}
     wire(result["reuse"].click, on_reuse_seed, shown, {"seed": inputs["seed"]}, **quick)
-    copied = wire(result["copy"].click, on_copy, shown, {"python": result["python"]}, **quick)
-    copied.success(None, [result["python"]], None, js="(code) => limelight.copy(code)")
+    connect_copy(result)
     path = {"path": result["path"]}
     wire(result["use"].click, on_use_as_style, path | sent, sent, **services.sending)
     wire(result["light"].click, on_light, path | sent, sent, **services.sending)
+    wire(result["solid"].click, on_make_solid, path | sent, sent, **services.sending)
     wire(result["enlarge"].click, on_enlarge, path | shown | sent, sent, **services.sending)
     wire(result["drag"].click, on_drag, path | shown | sent, sent, **services.sending)

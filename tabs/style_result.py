@@ -78,6 +78,7 @@ def show_result(result: StyleResult, upload_notes: Sequence[str] = ()) -> Update
         "drag": gr.Button(interactive=True),
         "enlarge": gr.Button(interactive=True),
         "light": gr.Button(interactive=True),
+        "solid": gr.Button(interactive=True),
         "shown": forget_uploads(request, result),
         "path": path,
     }

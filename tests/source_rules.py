@@ -22,6 +22,7 @@ TAB_PARTS = (
     *("drag_inputs", "drag_picture", "drag_canvas", "drag_result"),
     *("subject_choice", "subject_inputs", "subject_result", "subject_runs", "subject_shelf"),
     *("enlarge_inputs", "enlarge_result", "loupe"),
+    *("preview_inputs", "preview_paint", "preview_picture", "preview_result", "paint_canvas"),
     *("light_inputs", "light_result"),
 )
 

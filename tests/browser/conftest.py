@@ -18,7 +18,11 @@ from pipelines.runtime import read_options
 from tabs import files, look
 from tabs.wiring import ModelLoader, read_address
 
-FLAGS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+FLAGS = (
+    *("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    # Solid models are drawn by software here.
+    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+)
 PATIENCE_MS = 120_000
 
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageStat
 from playwright.sync_api import Page
 
 from tests.browser.conftest import Windows
+from tests.browser.test_preview import look_at_model
 
 # One process for the browser, so that it shares the machine with one other test at most.
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -46,6 +47,11 @@ LIGHT_VIEWS = (
     ("light-light-1280", "light", 1280, "Compare"),
     ("light-dark-1280", "dark", 1280, "Run"),
     ("light-light-390", "light", 390, "Run"),
+)
+PREVIEW_VIEWS = (
+    ("preview-light-1280", "light", 1280),
+    ("preview-dark-1280", "dark", 1280),
+    ("preview-light-390", "light", 390),
 )
 
 SUBJECT_VIEWS = (
@@ -173,3 +179,16 @@ def test_the_low_light_tab_as_the_readme_shows_it(
     draw(page, button)
     page.screenshot(path=folder / f"{name}.png", full_page=True, animations="disabled")
     assert page.locator(".light-tab .pair img").count() == 2
+
+
+@pytest.mark.skipif(os.environ.get("LIMELIGHT_SCREENSHOTS") != "1", reason="test_preview.py walks the same way")
+@pytest.mark.parametrize(("name", "scheme", "width_px"), PREVIEW_VIEWS, ids=[view[0] for view in PREVIEW_VIEWS])
+def test_the_3d_tab_as_the_readme_shows_it(
+    windows: Windows, folder: Path, name: str, scheme: str, *, width_px: int
+) -> None:
+    page = windows.open("?tab=preview", width_px=width_px, height_px=860, scheme=scheme)
+    page.wait_for_function("document.querySelector('.preview-tab .enlarge-picture img')?.naturalWidth > 0")
+    draw(page, "Run")
+    look_at_model(page)
+    page.screenshot(path=folder / f"{name}.png", full_page=True)
+    assert page.locator(".preview-tab .round-view").count() == 1

@@ -46,6 +46,7 @@ def test_the_fields_of_the_api_are_the_names_of_the_request(page: gr.Blocks, vis
         *("/text_to_image", "/read_settings", "/propose_layout", "/style_prompting"),
         *("/drag_editing", "/drag_draw", "/drag_upload", "/personalization"),
         *("/super_resolution", "/enlarge_upload"),
+        *("/preview_3d", "/preview_upload"),
         *("/low_light", "/low_light_compare", "/light_upload", "/darken"),
     }
     assert [field["parameter_name"] for field in described["/text_to_image"]["parameters"]] == list(VALUES)

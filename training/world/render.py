@@ -116,7 +116,8 @@ def _placed_parts(thing: SceneObject) -> list[tuple[skia.Path, str, bool]]:
     return placed
 
 
-def _tone_rgb(tone: str, colour: str) -> RGB:
+def tone_rgb(tone: str, colour: str) -> RGB:
+    """Return what a tone is in an object of this colour; RGB 0..255."""
     if tone in _FIXED_TONES:
         return _FIXED_TONES[tone]
     main = COLOUR_RGB[colour]
@@ -136,7 +137,7 @@ def _object_shapes(thing: SceneObject, look: Look) -> list[Shape]:
     for path, tone, is_line in _placed_parts(thing):
         is_own = tone in ("main", "shade")
         is_second = tone == "mark" and thing.identity.mark_colour
-        rgb = COLOUR_RGB[thing.identity.mark_colour] if is_second else _tone_rgb(tone, thing.colour)
+        rgb = COLOUR_RGB[thing.identity.mark_colour] if is_second else tone_rgb(tone, thing.colour)
         rgb = shift_palette(rgb, look.palette_shift)
         shapes.append(Shape(path, rgb, "main" if is_own else "part", is_line))
     return shapes
