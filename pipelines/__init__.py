@@ -30,9 +30,9 @@ from pipelines.png_settings import (
     read_subject_settings,
     read_super_resolution_settings,
     settings_to_pnginfo,
-    to_python,
 )
 from pipelines.preview_records import Preview3dProgress, Preview3dRequest, Preview3dResult
+from pipelines.python_code import to_python
 from pipelines.quick_start import collect_no_garbage
 from pipelines.subject_types import (
     LearnProgress,

@@ -1,4 +1,4 @@
-"""Settings inside the PNG: written with every download, read back when a picture is dropped in, and as Python code.
+"""Settings inside the PNG: written with every download, read back when a picture is dropped in.
 
 Two text chunks are written: `limelight` (our request as JSON, read back exactly; pictures are not part of it, but the
 mask of a drag is) and `parameters` (the line format that other tools read). Reading walks the chunk headers itself and
@@ -17,13 +17,11 @@ from typing import Any, BinaryIO, TypeVar
 
 from PIL import PngImagePlugin
 
-from pipelines.backends import BACKEND_NAMES, find_spec
+from pipelines.backends import BACKEND_NAMES
 from pipelines.errors import UserError
 from pipelines.low_light_types import LowLightRequest, LowLightResult
 from pipelines.params import validate
-from pipelines.preview_records import Preview3dRequest
 from pipelines.subject_types import SubjectRequest, SubjectResult
-from pipelines.technique_catalogue import catalogue
 from pipelines.types import (
     DragRequest,
     DragResult,
@@ -43,12 +41,6 @@ MAX_SETTINGS_BYTES = 64 * 1024
 MAX_CHUNKS = 10_000
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SAMPLER_TITLES = {"dpmpp_2m": "DPM++ 2M", "ddim": "DDIM", "unipc": "UniPC", "ddim_short": "DDIM short"}
-_SCHEDULER_CLASSES = {
-    "dpmpp_2m": "DPMSolverMultistepScheduler",
-    "ddim": "DDIMScheduler",
-    "unipc": "UniPCMultistepScheduler",
-    "ddim_short": "DPMSolverMultistepScheduler",
-}
 # Which tab wrote the settings; what names none is the oldest.
 _TABS: dict[type, str] = {
     TextToImageRequest: "Text to image",
@@ -59,8 +51,8 @@ _TABS: dict[type, str] = {
     LowLightRequest: "Low light",
 }
 # What stands in files of its own: pictures, and what was learned.
-_PICTURES = ("reference", "second", "picture", "mask", "burst", "truth")
-_FILES = (*_PICTURES, "adapters")
+PICTURES = ("reference", "second", "picture", "mask", "burst", "truth")
+_FILES = (*PICTURES, "adapters")
 _FORGED = "The settings inside this PNG were not written by Limelight; set them by hand."
 
 Request = TextToImageRequest | StyleRequest | DragRequest | SubjectRequest | SuperResolutionRequest | LowLightRequest
@@ -84,7 +76,7 @@ def _single_request(result: Result, index: int) -> Request:
     return dataclasses.replace(result.request, seed=result.seed_used + index, num_images=1, compare=False)
 
 
-def _list_fields(request_cls: type[Request]) -> list[str]:
+def list_fields(request_cls: type[Request]) -> list[str]:
     """List the fields of a request that are plain values."""
     return [field.name for field in dataclasses.fields(request_cls) if field.name not in _FILES]
 
@@ -99,7 +91,7 @@ def settings_to_pnginfo(result: Result, index: int = 0) -> PngImagePlugin.PngInf
         raise ValueError(f"picture {index} of {len(result.images)} does not exist")
     request = _single_request(result, index)
     info = PngImagePlugin.PngInfo()
-    fields = {name: getattr(request, name) for name in _list_fields(type(request))}
+    fields = {name: getattr(request, name) for name in list_fields(type(request))}
     document = {"version": FORMAT_VERSION, "tab": _TABS[type(request)], "request": fields}
     if isinstance(request, DragRequest):
         fields["pairs"] = [dataclasses.asdict(pair) for pair in request.pairs]
@@ -273,7 +265,7 @@ def _from_json(source: str, asked: type[_Asked]) -> _Asked:
 
 def _to_request(fields: dict[str, Any], forged: str, asked: type[_Asked]) -> _Asked:
     """Build and validate a request from named values; unknown or missing names are refused."""
-    known = _list_fields(asked)
+    known = list_fields(asked)
     if not set(fields) <= set(known) or ("prompt" in known and "prompt" not in fields):
         raise UserError(forged)
     return validate(asked(**fields))
@@ -309,111 +301,3 @@ def _to_number(key: str, value: str) -> float | int:
         return int(value) if re.fullmatch(r" *-?\d{1,30} *", value) else float(value)
     except ValueError as error:
         raise UserError(f"{key} {value.strip()!r} inside this PNG is not a number; set it by hand.") from error
-
-
-def to_python(request: Request | Preview3dRequest) -> str:
-    """Write a request as code that draws the same picture, or makes the same model ("copy as Python").
-
-    Returns: a runnable script that saves one PNG per picture in the current folder: with plain diffusers where it can
-             do the same, else with Limelight's own pipelines; style pictures are named as files to be put beside it.
-    """
-    if isinstance(request, Preview3dRequest):
-        return _to_model_python(request)
-    if isinstance(request, StyleRequest):
-        return _to_own_python(request, "style_stream")
-    if isinstance(request, DragRequest):
-        return _to_own_python(request, "drag_stream")
-    if isinstance(request, SubjectRequest):
-        return _to_own_python(request, "subject_stream")
-    if isinstance(request, SuperResolutionRequest):
-        return _to_own_python(request, "super_resolution_stream")
-    if isinstance(request, LowLightRequest):
-        return _to_own_python(request, "low_light_stream")
-    if set(request.techniques) - {"cfg_rescale"}:
-        return _to_own_python(request, "text_to_image_stream")
-    options = request.techniques.get("cfg_rescale")
-    rescale = 0.0 if options is None else options.get("strength", catalogue()["cfg_rescale"].specs["strength"].default)
-    spec = find_spec(request.backend)
-    pipeline, source = spec.pipeline_class, spec.source
-    scheduler = _SCHEDULER_CLASSES[request.sampler]
-    size = "".join(f"    {side}={value},\n" for side, value in _sizes(request))
-    return (
-        f"import torch\n"
-        f"from diffusers import {', '.join(sorted((scheduler, pipeline)))}\n\n"
-        f"pipe = {pipeline}.from_pretrained({source!r}, use_safetensors=True)\n"
-        f"pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config)\n"
-        f"seeds = range({request.seed}, {request.seed + request.num_images})\n"
-        f"images = pipe(\n"
-        f"    {request.prompt!r},\n"
-        f"    negative_prompt={request.negative_prompt!r},\n"
-        f"    num_inference_steps={request.num_steps},\n"
-        f"    guidance_scale={request.guidance_scale!r},\n"
-        f"    guidance_rescale={rescale!r},\n"
-        f"{size}"
-        f"    num_images_per_prompt={request.num_images},\n"
-        f'    generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],\n'
-        f").images\n"
-        f"for seed, image in zip(seeds, images):\n"
-        f'    image.save(f"limelight_{{seed}}.png")\n'
-    )
-
-
-def _sizes(request: TextToImageRequest) -> list[tuple[str, int]]:
-    """List the sides that differ from the model's own size."""
-    return [(side, value) for side, value in (("width", request.width_px), ("height", request.height_px)) if value]
-
-
-def _to_own_python(request: Request, stream: str) -> str:
-    """Write a request with techniques that plain diffusers does not have; run it in Limelight's folder."""
-    record = type(request).__name__
-    defaults = {field.name: field.default for field in dataclasses.fields(request)}
-    values = {name: getattr(request, name) for name in _list_fields(type(request))}
-    lines = [f"{name}={value!r}," for name, value in values.items() if value != defaults[name] or name == "prompt"]
-    pictures = [name for name in _PICTURES if name != "burst" and getattr(request, name, None)]
-    if isinstance(request, SuperResolutionRequest | LowLightRequest) and "picture" not in pictures:
-        # What was shown keeps its settings without its picture, and would not run without one.
-        pictures = ["picture", *pictures]
-    lines += [f'{name}=Image.open("{name}.png"),  # put this picture of yours beside the script' for name in pictures]
-    opener = "from PIL import Image\n\n" if pictures else ""
-    read = ""
-    if isinstance(request, SubjectRequest) and request.adapters:
-        files = "".join(
-            f'read_adapter(Path("subject_{index + 1}.safetensors").read_bytes()), '
-            for index in range(len(request.adapters))
-        )
-        lines.append(f"adapters=({files.rstrip()}),  # the LoRA file that Download gives, put beside the script")
-        opener, read = "from pathlib import Path\n\n", "read_adapter, "
-    arguments = "".join(f"    {line}\n" for line in lines)
-    pair = "DragPair, " if isinstance(request, DragRequest) else ""
-    return (
-        f"{opener}from pipelines import {pair}ModelStore, {record}, {read}{stream}\n\n"
-        f"request = {record}(\n{arguments})\n"
-        f"*steps, result = {stream}(request, ModelStore())\n"
-        f"for index, image in enumerate(result.images):\n"
-        f'    image.save(f"limelight_{{result.seed_used + index}}.png")\n'
-    )
-
-
-def _to_model_python(request: Preview3dRequest) -> str:
-    """Write a request of the 3D preview; run it in Limelight's folder."""
-    defaults = {field.name: field.default for field in dataclasses.fields(request)}
-    plain = [name for name in defaults if name not in ("picture", "painted")]
-    changed = [f"    {name}={getattr(request, name)!r}," for name in plain if getattr(request, name) != defaults[name]]
-    given = ["picture"] if request.painted is None else ["picture", "painted"]
-    pictures = [
-        f'    {name}=Image.open("{name}.png"),  # put this picture of yours beside the script' for name in given
-    ]
-    arguments = "\n".join((*changed, *pictures))
-    keep = (
-        'result.turntable[0].save("limelight.webp", save_all=True, append_images=result.turntable[1:], loop=0)\n'
-        if request.method == "parallax"
-        else 'Path("limelight.glb").write_bytes(to_glb(result.mesh))\n'
-    )
-    opener = "" if request.method == "parallax" else "from pathlib import Path\n\n"
-    writer = "" if request.method == "parallax" else ", to_glb"
-    return (
-        f"{opener}from PIL import Image\n\n"
-        f"from pipelines import ModelStore, Preview3dRequest, preview_3d_stream{writer}\n\n"
-        f"request = Preview3dRequest(\n{arguments}\n)\n"
-        f"*steps, result = preview_3d_stream(request, ModelStore())\n{keep}"
-    )

@@ -15,9 +15,9 @@ from pipelines.errors import BackendUnavailable, UserError
 from pipelines.mesh import is_watertight
 from pipelines.mesh_files import to_glb
 from pipelines.networks import Networks
-from pipelines.png_settings import to_python
 from pipelines.preview_3d import preview_3d_stream
 from pipelines.preview_records import Preview3dProgress, Preview3dRequest, Preview3dResult
+from pipelines.python_code import to_python
 from pipelines.turntable import Turntable, TurntableConfig
 
 
