@@ -85,6 +85,10 @@ class ModelLoader:
         finally:
             self._pool.submit(stream.close).result()
 
+    def settle(self) -> None:
+        """Wait until the model's thread is through with the step that it is in."""
+        self._pool.submit(int).result()
+
     def store(self) -> ModelStore:
         """Give the store behind the loader; the first call imports torch."""
         with self._lock:

@@ -165,6 +165,8 @@ def test_uploads_are_looked_at_cropped_and_captioned(windows: Windows, tmp_path:
     expect(page.locator(KNOWN).first).to_contain_text("Not learned yet")
     page.locator(f"{TAB} .subject-pictures .delete-button").last.click()
     expect(page.locator(PICTURES)).to_have_count(1)
+    # What cannot be learned from opens nothing; the visitor looks for the captions.
+    page.locator(f"{TAB} .captions .label-wrap").click()
     assert "Cropped and captioned: 1." in press(page, "Propose captions")
     expect(page.get_by_label("Captions, one line per picture")).to_have_value(re.compile("^my robot, "))
     expect(page.get_by_label("Common name")).to_have_value("pink robot")
