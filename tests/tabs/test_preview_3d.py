@@ -45,7 +45,7 @@ def make_values(**changes: Any) -> dict[str, Any]:
     """Make the values of the widgets for an example's picture."""
     row = preview_3d.load_examples()["start"]
     filled = preview_3d.on_example(row)
-    return {name: filled[name] for name in ("picture", *PLAIN, "seed")} | changes
+    return {name: filled[name] for name in ("picture", *PLAIN, "seed")} | {"method": "inflate"} | changes
 
 
 def read(value: Any) -> Any:
