@@ -37,6 +37,8 @@ INTRO = "One picture of an object becomes a model that you can turn: first its o
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "preview_3d.json"
 PICTURES = EXAMPLES.parent / "preview"
 EXPLANATION = Path(__file__).with_suffix(".md")
+# gradio tells the last update twice, and its viewer forgets a model that it is told again while it still loads.
+LAST: Updates = {"trace": None}
 # What a row of the examples may name beside the plain fields of a request.
 ROW_KEYS = ("label", "picture")
 
@@ -59,20 +61,21 @@ def on_run(services: Services, *, picture: Any, **values: Any) -> Iterator[Updat
             elif isinstance(item, Progress):
                 yield show_step(item, with_views=not are_views_shown)
                 are_views_shown |= bool(getattr(item, "views", ()))
-    # gradio tells the last update twice, and its viewer forgets a model that it is told again while it still loads.
-    yield {"trace": None}
+    yield LAST
 
 
-def on_stop(*, trace: tuple[int, int] | None, kept: Callable[[], Preview3dResult] | None) -> Updates:
+def on_stop(*, trace: tuple[int, int] | None, kept: Callable[[], Preview3dResult] | None) -> Iterator[Updates]:
     """Keep the best model of a stopped run, and say how far it came."""
     if trace is None:
-        return {}
+        return
     step, num_steps = trace
     if kept is None:
         words = f"Stopped at step {step} of {num_steps}; nothing was finished yet."
-        return {"stopped": show_status(words, kind="stopped"), "trace": None}
+        yield {"stopped": show_status(words, kind="stopped"), "trace": None}
+        return
     words = f"Stopped after {step} of {num_steps}; the best model so far stays."
-    return {**show_result(kept()), "stopped": show_status(words, kind="stopped"), "status": "", "trace": None}
+    yield {**show_result(kept()), "stopped": show_status(words, kind="stopped"), "status": "", "trace": None}
+    yield LAST
 
 
 def on_open(*, path: Any, cutout: Any) -> Updates:

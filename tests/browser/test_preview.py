@@ -20,10 +20,11 @@ MARK = "document.querySelectorAll('.status').forEach(line => line.classList.add(
 LOOKS = 40
 
 
-def open_tab(windows: Windows, *, width_px: int = 1280, is_touch: bool = False) -> Page:
-    """Open the tab by its address and wait for its first picture."""
+def open_tab(windows: Windows, *, width_px: int = 1280, is_touch: bool = False, method: str = "Inflate") -> Page:
+    """Open the tab by its address, wait for its first picture, and choose a method."""
     page = windows.open("?tab=preview", width_px=width_px, height_px=844, is_touch=is_touch)
     page.wait_for_function("document.querySelector('.preview-tab .enlarge-picture img')?.naturalWidth > 0")
+    page.locator(f"{TAB} .picker label", has_text=method).first.click()
     return page
 
 
@@ -165,3 +166,16 @@ def test_an_outline_is_corrected_and_a_model_recoloured(windows: Windows) -> Non
             break
         page.wait_for_timeout(500)
     assert is_red.mean() > 0.05 and not (before[..., 0] > before[..., 1] + 60).any()
+
+
+def test_views_are_there_while_the_model_is_fitted_and_a_stop_keeps_the_best(windows: Windows) -> None:
+    page = open_tab(windows, method="Views + fit")
+    begin(page)
+    page.wait_for_selector(f"{TAB} .round-view[aria-label^='The drawn views']")
+    page.wait_for_selector(f"{TAB} .model:visible")  # the first shape
+    begin(page, "Stop")
+    page.wait_for_selector(f"{TAB} .status.stopped")
+    assert "the best model so far stays" in page.inner_text(f"{TAB} .status.stopped")
+    look_at_model(page)
+    expect(page.locator(f"{TAB} .sketches img")).to_have_count(9, timeout=PATIENCE_MS)
+    expect(page.locator(TAB).get_by_role("button", name="Download GLB", exact=True)).to_be_enabled()

@@ -45,7 +45,7 @@ def make_values(**changes: Any) -> dict[str, Any]:
     """Make the values of the widgets for an example's picture."""
     row = preview_3d.load_examples()["start"]
     filled = preview_3d.on_example(row)
-    return {name: filled[name] for name in ("picture", *PLAIN, "seed")} | changes
+    return {name: filled[name] for name in ("picture", *PLAIN, "seed")} | {"method": "inflate"} | changes
 
 
 def read(value: Any) -> Any:
@@ -73,10 +73,12 @@ def test_a_stop_keeps_the_best_model(services: Any) -> None:
         if updates.get("kept") is not None:
             break
     stream.close()
-    stopped = preview_3d.on_stop(trace=updates["trace"], kept=updates["kept"])
+    stopped, end = preview_3d.on_stop(trace=updates["trace"], kept=updates["kept"])
+    assert end == {"trace": None}
     assert "best model so far" in stopped["stopped"] and stopped["glb"].interactive
-    assert preview_3d.on_stop(trace=None, kept=None) == {}
-    assert "nothing was finished" in preview_3d.on_stop(trace=(0, 1), kept=None)["stopped"]
+    assert list(preview_3d.on_stop(trace=None, kept=None)) == []
+    (told,) = preview_3d.on_stop(trace=(0, 1), kept=None)
+    assert "nothing was finished" in told["stopped"]
 
 
 def test_a_method_without_weights_says_so_before_and_after_the_click(services: Any) -> None:
