@@ -42,7 +42,7 @@ ROW_KEYS = ("label", "picture")
 
 
 def end_updates() -> Updates:
-    """Return what a run says last: gradio tells that twice, and its viewer forgets a model told again while it loads."""
+    """Return what a run says last: gradio tells it twice, and its viewer forgets a model told twice while loading."""
     return {"trace": None}
 
 
