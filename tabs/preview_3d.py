@@ -37,10 +37,13 @@ INTRO = "One picture of an object becomes a model that you can turn: first its o
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "preview_3d.json"
 PICTURES = EXAMPLES.parent / "preview"
 EXPLANATION = Path(__file__).with_suffix(".md")
-# gradio tells the last update twice, and its viewer forgets a model that it is told again while it still loads.
-LAST: Updates = {"trace": None}
 # What a row of the examples may name beside the plain fields of a request.
 ROW_KEYS = ("label", "picture")
+
+
+def end_updates() -> Updates:
+    """Return what a run says last: gradio tells it twice, and its viewer forgets a model told twice while loading."""
+    return {"trace": None}
 
 
 def on_run(services: Services, *, picture: Any, **values: Any) -> Iterator[Updates]:
@@ -61,7 +64,7 @@ def on_run(services: Services, *, picture: Any, **values: Any) -> Iterator[Updat
             elif isinstance(item, Progress):
                 yield show_step(item, with_views=not are_views_shown)
                 are_views_shown |= bool(getattr(item, "views", ()))
-    yield LAST
+    yield end_updates()
 
 
 def on_stop(*, trace: tuple[int, int] | None, kept: Callable[[], Preview3dResult] | None) -> Iterator[Updates]:
@@ -75,7 +78,7 @@ def on_stop(*, trace: tuple[int, int] | None, kept: Callable[[], Preview3dResult
         return
     words = f"Stopped after {step} of {num_steps}; the best model so far stays."
     yield {**show_result(kept()), "stopped": show_status(words, kind="stopped"), "status": "", "trace": None}
-    yield LAST
+    yield end_updates()
 
 
 def on_open(*, path: Any, cutout: Any) -> Updates:
