@@ -93,6 +93,7 @@ bench: $(SYSTEM_READY)
 	$(PY) -m benchmarks run personalization --json benchmarks/results/personalization.json
 	$(PY) -m benchmarks run super_resolution --json benchmarks/results/super_resolution.json
 	$(PY) -m benchmarks run low_light --json benchmarks/results/low_light.json
+	$(PY) -m benchmarks run preview_3d --json benchmarks/results/preview_3d.json
 	$(PY) -m benchmarks run t2i_speed --json benchmarks/results/t2i_speed.json
 	$(PY) -m benchmarks run startup --json benchmarks/results/startup.json
 	$(PY) -m benchmarks table

@@ -191,6 +191,23 @@ SCENARIOS = (
         ),
     ),
     Scenario(
+        "preview_3d",
+        "How near is a model made of one picture to the unseen solid?",
+        "benchmarks.preview_3d",
+        50,
+        "unseen solids",
+        (
+            FigureSpec("view_psnr_db", "PSNR of the model at angles that nobody is given (Inflate)", 18.0),
+            FigureSpec("view_gain_over_inflate_db", "the same, paired: above Inflate", 2.0),
+            FigureSpec("silhouette_iou", "outline at those angles, IoU (Inflate)", 0.85),
+            FigureSpec("chamfer", "distance between the surfaces, the picture being 2 wide (Inflate)", 0.07, True),
+            FigureSpec("curriculum_gain", "falling noise against any noise, equal steps: PSNR", 0.0),
+            FigureSpec("total_s", "from the picture to the polished model", 90.0, True),
+            FigureSpec("first_shape_s", "from the picture to the first closed shape", 1.5, True),
+            FigureSpec("peak_mb", "peak memory", 3000.0, True),
+        ),
+    ),
+    Scenario(
         "autoencoder",
         "What the autoencoder keeps of a picture",
         "benchmarks.autoencoder",
