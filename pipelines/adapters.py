@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from pipelines.errors import UserError
+from pipelines.lora_header import read_about
 
 if TYPE_CHECKING:
     from pipelines.lora import Lora
@@ -59,7 +60,7 @@ def rename_adapter(adapter: Adapter, name: str) -> Adapter:
     """Write another name into a file; the weights stay, bit for bit."""
     from safetensors.torch import load
 
-    from pipelines.lora_files import read_about, save_tensors
+    from pipelines.lora_files import save_tensors
 
     about = {**read_about(adapter.data), "limelight.format": FORMAT}
     about |= {f"limelight.{key}": str(getattr(adapter, key)) for key in _TEXTS}
@@ -73,8 +74,6 @@ def read_adapter(data: bytes) -> Adapter:
 
     Raises: UserError with one sentence if the bytes are no safetensors file.
     """
-    from pipelines.lora_files import read_about
-
     about = read_about(data)
     texts = {key: about.get(f"limelight.{key}", "")[: 10 * MAX_NAME_CHARS] for key in _TEXTS}
     num_steps = texts.pop("num_steps")

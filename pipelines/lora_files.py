@@ -18,9 +18,9 @@ from torch import nn
 
 from pipelines.errors import UserError
 from pipelines.lora import Lora
+from pipelines.lora_header import DAMAGED, refuse_others
 from pipelines.model import ModelBundle
 
-MAX_LORA_MB = 512
 _PREFIXES = ("base_model.model.", "unet.")
 # What follows the layer's name in the files of peft, diffusers and kohya's trainers.
 _ENDINGS = (
@@ -62,45 +62,17 @@ def save_tensors(tensors: dict[str, torch.Tensor], about: Mapping[str, str]) -> 
     return len(text).to_bytes(8, "little") + text + data[end:]
 
 
-def read_about(data: bytes) -> dict[str, str]:
-    """Read the texts of a file's header.
-
-    Raises: UserError with one sentence if the bytes are no safetensors file.
-    """
-    _refuse_others(data)
-    length = int.from_bytes(data[:8], "little")
-    try:
-        header = json.loads(data[8 : 8 + length])
-        return {str(key): str(value) for key, value in dict(header.get("__metadata__", {})).items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(_DAMAGED) from error
-
-
-_DAMAGED = "This LoRA file is damaged or no safetensors file; choose a file that ends in .safetensors and is complete."
-
-
-def _refuse_others(data: bytes) -> None:
-    """Refuse what is no safetensors file, by its first bytes."""
-    if len(data) > MAX_LORA_MB * 2**20:
-        raise UserError(f"This file has {len(data) / 2**20:.0f} MB; choose a LoRA of at most {MAX_LORA_MB} MB.")
-    # A safetensors file begins with the length of its header, which may look like any magic number, then the header.
-    if data[8:9] != b"{" and (data[:1] == b"\x80" or data[:2] == b"PK"):
-        raise UserError("This file is a pickle, which can run programs and is not opened; convert it to safetensors.")
-    if len(data) < 10 or data[8:9] != b"{":
-        raise UserError(_DAMAGED)
-
-
 def read_lora(data: bytes, model: ModelBundle) -> tuple[Lora, list[str]]:
     """Read side paths that fit a model.
 
     Returns: the side paths on the model's device, and sentences about what was left out.
     Raises:  UserError with one sentence if the bytes are no safetensors file, or hold nothing that fits the model.
     """
-    _refuse_others(data)
+    refuse_others(data)
     try:
         tensors = load(data)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise UserError(_DAMAGED) from error
+        raise UserError(DAMAGED) from error
     parts, num_left = _sort(tensors, model.unet)
     paths, device = {}, model.plan.device
     for name, found in parts.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from pipelines import UserError, read_strokes, to_glb, to_obj
+from pipelines import UserError, read_strokes
 from tabs.controls import show_error, show_status
 from tabs.files import save_clip, save_data
 from tabs.paint_canvas import build_paint_canvas, find_paint, lay_picture
@@ -54,7 +54,7 @@ def on_recolour(*, mesh: Any, strokes: Any, side: str, spread: str) -> Updates:
     if mesh is None or paint is None:
         raise UserError("Nothing is painted yet; paint over the model in the view first.")
 
-    from pipelines import draw_model, recolour_model
+    from pipelines import draw_model, recolour_model, to_glb, to_obj
 
     painted = recolour_model(mesh, read_strokes(paint), VIEWS[side], reach=spread)
     turns = [(360.0 * index / NUM_FRAMES, ROUND_DEG) for index in range(NUM_FRAMES)]

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from pipelines import Preview3dProgress, Preview3dResult, Progress, to_glb, to_obj
+from pipelines import Preview3dProgress, Preview3dResult, Progress
 from tabs.controls import build_lines, show_facts, show_notes, show_progress, show_status
 from tabs.files import save_clip, save_data
 from tabs.preview_inputs import METHODS
@@ -93,6 +93,8 @@ def show_start() -> Updates:
 
 def show_step(progress: Progress, *, with_views: bool = False) -> Updates:
     """Show a stage: what is drawn at the moment, the model as far as there is a new one, and the views if asked."""
+    from pipelines import to_glb
+
     updates: Updates = {"status": show_progress(progress), "trace": (progress.step, progress.num_steps)}
     if progress.preview is not None:
         updates["live"] = gr.HTML(show_picture(progress.preview, f"Unfinished, {progress.note}", "live"), visible=True)
@@ -109,6 +111,8 @@ def show_step(progress: Progress, *, with_views: bool = False) -> Updates:
 
 def show_result(result: Preview3dResult, notes: Sequence[str] = ()) -> Updates:
     """Turn a finished run into updates: the model, one round of it, the views, facts, notes and files."""
+    from pipelines import to_glb, to_obj
+
     title = METHODS[result.request.method][0]
     clip = save_clip(result.turntable, "limelight-turntable.webp")
     shown = [(result.cutout, "your object"), *((view, f"side {45 * k}°") for k, view in enumerate(result.views))]

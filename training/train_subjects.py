@@ -19,7 +19,8 @@ from safetensors.torch import load
 
 from pipelines.adapters import Adapter, read_adapter
 from pipelines.cache import ModelStore
-from pipelines.lora_files import read_about, save_tensors
+from pipelines.lora_files import save_tensors
+from pipelines.lora_header import read_about
 from pipelines.runtime import RunOptions
 from pipelines.subject_learning import learn_stream
 from pipelines.subject_types import LearnRequest, LearnResult

@@ -14,7 +14,8 @@ from safetensors.torch import load, save
 from pipelines.cfg_batch import run_cond
 from pipelines.errors import UserError
 from pipelines.lora import Lora, adapt
-from pipelines.lora_files import read_about, read_lora, write_lora
+from pipelines.lora_files import read_lora, write_lora
+from pipelines.lora_header import read_about
 from pipelines.model import ModelBundle
 from pipelines.schedules import make_scheduler
 from pipelines.text_side import encode_prompt
