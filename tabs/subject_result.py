@@ -19,7 +19,7 @@ MAX_ARMS = 4
 CURVE_PX = (400, 90)
 MEAN_OF = 10
 LEARNING = "learning"
-BUTTONS = ("reuse", "copy", "use", "drag", "enlarge", "light")
+BUTTONS = ("reuse", "copy", "use", "drag", "enlarge", "light", "solid")
 
 
 def build_result(invitation: str) -> dict[str, Any]:
