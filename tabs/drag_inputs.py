@@ -24,7 +24,7 @@ from pipelines import (
     validate,
     write_mask,
 )
-from tabs.controls import make_control, make_seed_box, pass_on, to_seed
+from tabs.controls import make_control, make_seed_box, pass_on, read_file, to_seed
 from tabs.drag_canvas import build_canvas
 from tabs.drag_picture import Source, check_shown, show_canvas
 from tabs.technique_picker import option_key
@@ -119,8 +119,7 @@ def build_inputs(start: Mapping[str, Any], canvas: Mapping[str, Any]) -> tuple[d
         )
         made["draw"] = gr.Button("Draw", elem_classes="draw", scale=0, min_width=70)
         made["upload"] = gr.UploadButton("Upload", file_types=list(UPLOADS), scale=0, min_width=70)
-        # The file as it came: our own check has a sentence for everything that can be wrong with it.
-        made["upload"].preprocess = find_path
+        read_file(made["upload"])
     made["unknown"] = gr.HTML(elem_classes="unknown-box", apply_default_css=False)
     made["picture_notes"] = gr.HTML(elem_classes="choice-notes", apply_default_css=False)
     with gr.Group(elem_classes="drag-points"):
@@ -162,8 +161,3 @@ def build_run() -> dict[str, gr.Button]:
             "run": gr.Button("3. Run", variant="primary", elem_classes="run", min_width=80),
             "stop": gr.Button("Stop", variant="stop", elem_classes="stop", min_width=70),
         }
-
-
-def find_path(payload: Any) -> str | None:
-    """Return where the file of an upload lies."""
-    return None if payload is None else str(payload.path)

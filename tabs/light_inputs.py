@@ -20,7 +20,7 @@ from pipelines import (
     specs,
     validate,
 )
-from tabs.controls import make_control, make_seed_box, pass_on, to_seed
+from tabs.controls import make_control, make_seed_box, pass_on, read_file, to_seed
 from tabs.wiring import Services, Updates
 
 PLAIN = ("method", "brightness", "noise_frac", "detail_frac", "colour", "num_passes", "force")
@@ -123,8 +123,7 @@ def build_inputs(start: Mapping[str, Any], picture: str) -> tuple[dict[str, Any]
         elem_classes="light-picture",
         buttons=[],
     )
-    # The file as it came: our own check has a sentence for everything that can be wrong with it.
-    made["picture"].preprocess = find_path
+    read_file(made["picture"])
     made["picture_notes"] = gr.HTML(elem_classes="choice-notes", apply_default_css=False)
     method = start.get("method", described["method"].default)
     with gr.Group(elem_classes="light-how"):
@@ -189,8 +188,3 @@ def build_run() -> dict[str, gr.Button]:
             "compare": gr.Button("Compare", elem_classes="compare", min_width=100),
             "stop": gr.Button("Stop", variant="stop", elem_classes="stop", min_width=70),
         }
-
-
-def find_path(payload: Any) -> str | None:
-    """Return where the file of an upload lies."""
-    return None if payload is None else str(payload.path or payload.url)

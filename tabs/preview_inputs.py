@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from pipelines import Preview3dRequest, UserError, read_mask, read_photo, specs, validate
-from tabs.controls import make_control, make_seed_box, pass_on, show_status, to_seed
+from tabs.controls import make_control, make_seed_box, pass_on, read_file, show_status, to_seed
 from tabs.paint_canvas import build_paint_canvas, find_paint
 from tabs.wiring import Services, Updates
 
@@ -102,8 +102,7 @@ def build_inputs(start: Mapping[str, Any], picture: str) -> tuple[dict[str, Any]
         elem_classes="enlarge-picture",
         buttons=[],
     )
-    # The file as it came: our own check has a sentence for everything that can be wrong with it.
-    made["picture"].preprocess = find_path
+    read_file(made["picture"])
     with gr.Row(elem_classes="preview-words", equal_height=True):
         made["prompt"] = gr.Textbox(
             label="Or words for one",
@@ -147,8 +146,3 @@ def build_run() -> dict[str, gr.Button]:
             "run": gr.Button("Run", variant="primary", elem_classes="run", min_width=80),
             "stop": gr.Button("Stop", variant="stop", elem_classes="stop", min_width=70),
         }
-
-
-def find_path(payload: Any) -> str | None:
-    """Return where the file of an upload lies."""
-    return None if payload is None else str(payload.path or payload.url)

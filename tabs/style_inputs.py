@@ -16,7 +16,7 @@ import gradio as gr
 from PIL import Image
 
 from pipelines import STYLE_TECHNIQUES, StyleRequest, catalogue, read_picture, specs, validate
-from tabs.controls import make_control, make_seed_box, pass_on, show_error, show_notes, to_seed
+from tabs.controls import make_control, make_seed_box, pass_on, read_file, show_error, show_notes, to_seed
 from tabs.running import build_actions
 from tabs.technique_picker import option_key
 from tabs.wiring import Updates, wire
@@ -247,16 +247,10 @@ def build_choice(name: str, label: str, style: str | None) -> dict[str, Any]:
             min_width=130,
             buttons=[],
         )
-        # The file as it came: gradio would open it, and its sentence about a broken one says nothing to a visitor.
-        made[name].preprocess = find_path
+        read_file(made[name])
     made[f"{name}_notes"] = gr.HTML(elem_classes="choice-notes", apply_default_css=False)
     made[f"{name}_prompt"] = make_control(described[f"{name}_prompt"])
     return made
-
-
-def find_path(payload: Any) -> str | None:
-    """Return where the file of an upload lies."""
-    return None if payload is None else str(payload.path or payload.url)
 
 
 def connect_inputs(made: Mapping[str, Any], groups: Mapping[str, Any], quick: dict[str, Any]) -> None:

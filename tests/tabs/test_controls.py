@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import gradio as gr
 import pytest
+from gradio.data_classes import FileData
+from gradio.state_holder import SessionState
 
 from pipelines import Choice, Measure, Progress, Range, TextToImageRequest, ranges
 from tabs import controls
@@ -35,6 +40,22 @@ def test_a_menu_has_the_options_of_its_record() -> None:
 def test_a_wrong_value_is_left_to_the_request(value: object) -> None:
     for name in ("guidance_scale", "sampler"):
         assert controls.make_control(SPECS[name]).preprocess(value) is value
+
+
+def test_after_an_update_a_widget_still_reads_in_our_way() -> None:
+    with gr.Blocks(analytics_enabled=False) as page:
+        picture = controls.read_file(gr.Image(type="filepath"))
+        strength = controls.make_control(SPECS["guidance_scale"])
+        gr.Button().click(lambda: None, None, [picture, strength])
+    (listener,) = page.fns.values()
+    visit = SessionState(page)
+    asyncio.run(page.postprocess_data(listener, [gr.skip(), gr.update(visible=True)], visit))
+    sent = FileData(path="a/broken.png")
+    for widget, value, read in ((picture, sent, "a/broken.png"), (picture, None, None), (strength, 1e9, 1e9)):
+        assert widget.preprocess(value) == read
+        assert visit[widget._id] is not widget and visit[widget._id].preprocess(value) == read
+        assert visit[widget._id].get_block_name() == type(widget).__name__.lower()
+    assert not Path(controls.__file__).with_suffix(".pyi").exists()
 
 
 @pytest.mark.parametrize(("text", "seed"), [("7", 7), (" 42 ", 42), ("-1", -1), (str(2**64), 2**64), (7, 7)])
