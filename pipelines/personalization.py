@@ -198,10 +198,13 @@ def read_own_picture(model: ModelBundle, adapter: Adapter, notes: list[str]) -> 
     """Cut the subject out of the small picture that its adapter brings along.
 
     Returns: nothing where there is no such picture, or nobody who could recognise the subject in it; notes gains a
-             sentence where it is not recognised. Then it is not put in.
+             sentence where there is one that is not recognised. Then it is not put in.
     """
     shown = adapter.thumbnail
-    if shown is None or min(shown.size) < MIN_SIDE_PX or not adapter.phrase or model.judge is None:
+    if shown is None or min(shown.size) < MIN_SIDE_PX or not adapter.phrase:
+        return ()
+    if model.judge is None:
+        notes.append(f"{model.spec.name} has no parser to find the subject in its small picture, so it is not put in.")
         return ()
     # The parser never saw a thing that fills its picture.
     subject = prepare_pictures(model, [give_room(shown, ROOM_SHARE)], adapter.word, adapter.phrase)

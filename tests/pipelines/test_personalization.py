@@ -206,9 +206,13 @@ def test_without_a_picture_that_is_recognised_nothing_is_put_in(storybook: Model
     notes: list[str] = []
     for changes in ({"thumbnail": None}, {"thumbnail": shown.resize((16, 16))}, {"phrase": ""}):
         assert read_own_picture(storybook, replace(adapter, **changes), notes) == ()  # type: ignore[arg-type]
-    assert read_own_picture(replace(storybook, judge=None), adapter, notes) == () and not notes
+    assert not notes
+    assert read_own_picture(replace(storybook, judge=None), adapter, notes) == ()
     assert read_own_picture(storybook, replace(adapter, thumbnail=empty), notes) == ()
-    assert notes == ["The subject was not recognised in its own small picture, so it is not put in."]
+    assert notes == [
+        "storybook has no parser to find the subject in its small picture, so it is not put in.",
+        "The subject was not recognised in its own small picture, so it is not put in.",
+    ]
     assert read_own_picture(storybook, adapter, notes) != ()
 
 
