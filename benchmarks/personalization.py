@@ -219,7 +219,10 @@ def time_learning(model: ModelBundle, trials: Sequence[Trial]) -> tuple[list[flo
 
 
 def time_ways(model: ModelBundle, adapter: Adapter, trial: Trial, repeats: int) -> dict[str, Figure]:
-    """Time one picture by the plain model and by the subject's, alternately, and Instant from nothing."""
+    """Time one picture by the plain model and by the subject's, alternately, and Instant from nothing.
+
+    The round that warms up also reads the subject's small picture, as the first drawing of a visit does.
+    """
     prompt = trial.asks[0].say(trial.word)
     words: dict[str, Any]
     seconds: dict[str, list[float]] = {PLAIN: [], GUIDED: [], INSTANT: []}
