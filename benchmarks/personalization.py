@@ -29,7 +29,6 @@ from benchmarks.subject_rows import (
     LIKENESSES,
     LORA,
     PLAIN,
-    SWEPT_PROMPTS,
     UNSHOWN,
     WEIGHTS,
     Key,
@@ -62,8 +61,6 @@ FIRST_SEED = PICTURE_SEEDS + 900_000
 NUM_PROMPTS = 20
 # Fewer than on the page, because 12 subjects have some 2,000 pictures.
 PICTURE_STEPS = 10
-# So many ways, the first ones, draw all prompts.
-NUM_WHOLE = 5
 NUM_TIMED, TIMED_TURNS = 3, 5
 
 
@@ -103,11 +100,10 @@ class SubjectStudio:
         for key in wanted:
             if key in rows.asked:
                 continue
-            shown = trial.first(_count_prompts(key, num_prompts))
-            images = self.draw(shown, seed, key)
+            images = self.draw(trial, seed, key)
             scenes = self.parser.parse(images)
-            identity = measure_identity(self.reader, shown, images, scenes)
-            rows.add(key, wanted[key], identity, measure_fidelity(shown, shown.asks, scenes))
+            identity = measure_identity(self.reader, trial, images, scenes)
+            rows.add(key, wanted[key], identity, measure_fidelity(trial, trial.asks, scenes))
             drawn[f"{key[0]} {key[1]}"] = images
             if path:
                 rows.save(path)
@@ -118,12 +114,11 @@ class SubjectStudio:
     def describe(self, trial: Trial, key: Key) -> str:
         """Say all that decides a way's pictures."""
         name, value = key
-        asks = trial.asks[: _count_prompts(key, len(trial.asks))]
         objective = "dreambooth" if name == LORA else "dco" if name in (DCO, GUIDED, UNSHOWN) else ""
         learned = make_settings(_ask_to_learn(trial, objective)) if objective else ""
         options = MaskedSubject() if name == INSTANT else RewardGuidance() if name in (GUIDED, UNSHOWN) else ""
         room = f" {ROOM_SHARE}" if name == GUIDED else ""
-        return f"{name} {value} {self.num_steps} {trial.subject} {asks} {learned} {options}{room}"
+        return f"{name} {value} {self.num_steps} {trial.subject} {trial.asks} {learned} {options}{room}"
 
     def choose(self, trial: Trial, key: Key) -> tuple[str, list[Technique]]:
         """Choose what a way draws with: whose prompt, and the techniques."""
@@ -197,12 +192,7 @@ def list_ways() -> list[Key]:
     """List the ways of drawing in the order in which they are drawn: what is reported before what is swept."""
     first: list[Key] = [(PLAIN, 0.0), (GUIDED, LIKENESSES[0]), (LORA, WEIGHTS[0]), (INSTANT, 0.0), (DCO, 1.0)]
     swept = [*((GUIDED, value) for value in LIKENESSES[1:]), *((LORA, value) for value in WEIGHTS[1:])]
-    return [*first, *swept, (UNSHOWN, LIKENESSES[0])]
-
-
-def _count_prompts(key: Key, num_prompts: int) -> int:
-    """Count the prompts that are drawn by a way."""
-    return num_prompts if key in list_ways()[:NUM_WHOLE] else min(num_prompts, SWEPT_PROMPTS)
+    return [*first, *swept, *((UNSHOWN, value) for value in LIKENESSES)]
 
 
 def _ask_to_learn(trial: Trial, objective: str) -> LearnRequest:
@@ -229,7 +219,10 @@ def time_learning(model: ModelBundle, trials: Sequence[Trial]) -> tuple[list[flo
 
 
 def time_ways(model: ModelBundle, adapter: Adapter, trial: Trial, repeats: int) -> dict[str, Figure]:
-    """Time one picture by the plain model and by the subject's, alternately, and Instant from nothing."""
+    """Time one picture by the plain model and by the subject's, alternately, and Instant from nothing.
+
+    The round that warms up also reads the subject's small picture, as the first drawing of a visit does.
+    """
     prompt = trial.asks[0].say(trial.word)
     words: dict[str, Any]
     seconds: dict[str, list[float]] = {PLAIN: [], GUIDED: [], INSTANT: []}

@@ -14,11 +14,9 @@ from benchmarks.figures import Figure, bootstrap
 from benchmarks.studio import KEPT_DIGITS, identify_weights
 from benchmarks.subject_trials import measure_hypervolume
 
-# The curves: what is swept of each way of drawing; the default comes first and is the point that is reported. All
-# prompts are drawn for it, the first SWEPT_PROMPTS for the others.
+# The curves: what is swept of each way of drawing; the default comes first and is the point that is reported.
 LIKENESSES = (0.6, 0.3, 0.8)
 WEIGHTS = (1.0, 1.3, 1.6)
-SWEPT_PROMPTS = 8
 PLAIN, LORA, DCO, GUIDED, INSTANT = "plain", "dreambooth", "dco", "guided", "instant"
 # The same guidance without the subject's picture: what does that bring, and what the adapter alone?
 UNSHOWN = "guided_unshown"
@@ -28,7 +26,7 @@ TITLES = {
     "plain_": "plain model, told its kind and colour",
     f"{LORA}_": "DreamBooth-LoRA",
     f"{DCO}_": "DCO, adapter alone",
-    f"{UNSHOWN}_": f"DCO + reward guidance, without the subject's picture ({SWEPT_PROMPTS} prompts each)",
+    f"{UNSHOWN}_": "DCO + reward guidance, without the subject's picture",
     "": "DCO + reward guidance, the subject's picture put in",
     f"{INSTANT}_": "Instant, from one picture",
 }
@@ -38,8 +36,8 @@ TITLES = {
 class SubjectRows:
     """Hold what was measured of one subject.
 
-    Shapes: identity, fidelity[key] (prompts,), fewer where only a part was drawn; clean and unmarked (prompts,), how
-            alike clean renders of the subject are, and those without its marks.
+    Shapes: identity, fidelity[key], clean and unmarked (prompts,), the last two how alike clean renders of the subject
+            are, and those without its marks.
     Units:  asked says how each key's pictures came about; a row that was asked for otherwise is not taken.
     """
 
@@ -81,14 +79,13 @@ class SubjectRows:
 
 
 class Means:
-    """Average the prompts of each subject once, for many draws of subjects. Units: num_prompts of the first, 0 all."""
+    """Average the prompts of each subject once, for many draws of subjects."""
 
-    def __init__(self, subjects: Sequence[SubjectRows], num_prompts: int = 0) -> None:
+    def __init__(self, subjects: Sequence[SubjectRows]) -> None:
         self.keys = [key for key in subjects[0].asked if all(key in rows.asked for rows in subjects)]
-        part = slice(num_prompts or None)
-        self.identity = {key: np.array([rows.identity[key][part].mean() for rows in subjects]) for key in self.keys}
-        self.fidelity = {key: np.array([rows.fidelity[key][part].mean() for rows in subjects]) for key in self.keys}
-        self.clean = np.array([rows.clean[part].mean() for rows in subjects])
+        self.identity = {key: np.array([rows.identity[key].mean() for rows in subjects]) for key in self.keys}
+        self.fidelity = {key: np.array([rows.fidelity[key].mean() for rows in subjects]) for key in self.keys}
+        self.clean = np.array([rows.clean.mean() for rows in subjects])
 
     def point(self, key: Key, chosen: np.ndarray | slice = slice(None)) -> tuple[float, float]:
         """Return identity as a share of clean renders', and fidelity as a share of the plain model's."""
@@ -102,36 +99,35 @@ class Means:
 
 def make_figures(subjects: Sequence[SubjectRows]) -> dict[str, Figure]:
     """Put identity, fidelity and the gain in hypervolume together; intervals draw the subjects anew."""
-    whole, swept = Means(subjects), Means(subjects, SWEPT_PROMPTS)
+    means = Means(subjects)
     groups = [np.arange(len(subjects))]
     plain = (PLAIN, 0.0)
 
     figures = {}
-    # Without its picture the subject is drawn at one likeness only, so that its curve has one point.
     for label, name in (("", GUIDED), (f"{UNSHOWN}_", UNSHOWN)):
 
         def gain(chosen: Sequence[np.ndarray], name: str = name) -> float:
-            return swept.curve(name, chosen[0]) - swept.curve(LORA, chosen[0])
+            return means.curve(name, chosen[0]) - means.curve(LORA, chosen[0])
 
         figures[f"{label}hypervolume_gain"] = Figure(gain(groups), 0.0, bootstrap(groups, gain))
-    for key in whole.keys:
-        # A point of a curve is compared with the same prompts of the plain model.
-        means = whole if all(len(rows.identity[key]) == len(rows.clean) for rows in subjects) else swept
-        is_default = key == (GUIDED, LIKENESSES[0])
-        label = "" if is_default else f"{key[0]}_{key[1]}_" if key in _list_swept() else f"{key[0]}_"
+    for key in means.keys:
+        label = (
+            "" if key == (GUIDED, LIKENESSES[0]) else f"{key[0]}_{key[1]}_" if key in _list_swept() else f"{key[0]}_"
+        )
         for index, name in enumerate(("identity_fraction", "prompt_fidelity_fraction")):
 
-            def share(chosen: Sequence[np.ndarray], means: Means = means, key: Key = key, index: int = index) -> float:
+            def share(chosen: Sequence[np.ndarray], key: Key = key, index: int = index) -> float:
                 return means.point(key, chosen[0])[index]
 
             value = means.point(key)[index]
             figures[f"{label}{name}"] = Figure(value, means.point(plain)[index], bootstrap(groups, share))
     for name in (GUIDED, LORA):
-        figures[f"{name}_hypervolume"] = Figure(swept.curve(name))
-    unmarked = np.mean([rows.unmarked.mean() for rows in subjects]) / whole.clean.mean()
+        figures[f"{name}_hypervolume"] = Figure(means.curve(name))
+    unmarked = np.mean([rows.unmarked.mean() for rows in subjects]) / means.clean.mean()
     return figures | {"unmarked_identity_fraction": Figure(float(unmarked))}
 
 
 def _list_swept() -> list[Key]:
     """List the points of the curves whose name needs their value."""
-    return [*((GUIDED, value) for value in LIKENESSES), *((LORA, value) for value in WEIGHTS[1:])]
+    guided = [(name, value) for name in (GUIDED, UNSHOWN) for value in LIKENESSES[1:]]
+    return [*guided, *((LORA, value) for value in WEIGHTS[1:])]

@@ -61,11 +61,6 @@ class Trial:
         """Return what the subject is called in prompts."""
         return f"{WORD} {self.subject.kind}"
 
-    def first(self, num_prompts: int) -> Trial:
-        """Make the trial of the first prompts alone."""
-        part = slice(num_prompts)
-        return replace(self, asks=self.asks[part], clean=self.clean[part], unmarked=self.unmarked[part])
-
 
 def make_trial(seed: int, num_prompts: int, *, held_out: bool) -> Trial:
     """Draw one subject's trial from a seed: flat pictures in four places, and prompts in all styles and places."""

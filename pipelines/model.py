@@ -91,6 +91,7 @@ class ModelBundle:
     prompt_cache: OrderedDict[str, PromptEncoding] = field(default_factory=OrderedDict)
     style_memory: OrderedDict[str, Any] = field(default_factory=OrderedDict)
     inversion_memory: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    subject_memory: OrderedDict[str, Any] = field(default_factory=OrderedDict)
 
     @property
     def size_mb(self) -> float:

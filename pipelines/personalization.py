@@ -6,6 +6,7 @@ same seeds; with `compare` the plain model draws first. Closing the stream stops
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from pipelines.types import Measure, Progress
 from pipelines.uploads import MIN_SIDE_PX
 
 PLAIN = "Plain model"
+MAX_KEPT_SUBJECTS = 8
 _TITLES = {"dco": "DCO", "dreambooth": "DreamBooth", "": "LoRA file"}
 
 
@@ -198,17 +200,36 @@ def read_own_picture(model: ModelBundle, adapter: Adapter, notes: list[str]) -> 
     """Cut the subject out of the small picture that its adapter brings along.
 
     Returns: nothing where there is no such picture, or nobody who could recognise the subject in it; notes gains a
-             sentence where it is not recognised. Then it is not put in.
+             sentence where there is one that is not recognised. Then it is not put in.
     """
     shown = adapter.thumbnail
-    if shown is None or min(shown.size) < MIN_SIDE_PX or not adapter.phrase or model.judge is None:
+    if shown is None or min(shown.size) < MIN_SIDE_PX or not adapter.phrase:
         return ()
-    # The parser never saw a thing that fills its picture.
-    subject = prepare_pictures(model, [give_room(shown, ROOM_SHARE)], adapter.word, adapter.phrase)
-    if subject.masks is None or subject.outlines[0] is None:
+    if model.judge is None:
+        notes.append(f"{model.spec.name} has no parser to find the subject in its small picture, so it is not put in.")
+        return ()
+    own = _find_own(model, shown, adapter.phrase)
+    if not own:
         notes.append("The subject was not recognised in its own small picture, so it is not put in.")
-        return ()
-    return (make_subject_source(model, subject.pictures[0], subject.masks, subject.outlines[0]),)
+    return own
+
+
+def _find_own(model: ModelBundle, shown: Image.Image, phrase: str) -> tuple[SubjectSource, ...]:
+    """Cut a subject out of its small picture, or take it from the model's memory of the last ones."""
+    memory = model.subject_memory
+    key = hashlib.sha256(f"{phrase} {shown.size} {shown.mode}".encode() + shown.tobytes()).hexdigest()
+    found: tuple[SubjectSource, ...] | None = memory.get(key)
+    if found is None:
+        # The parser never saw a thing that fills its picture.
+        subject = prepare_pictures(model, [give_room(shown, ROOM_SHARE)], "", phrase)
+        found = ()
+        if subject.masks is not None and subject.outlines[0] is not None:
+            found = (make_subject_source(model, subject.pictures[0], subject.masks, subject.outlines[0]),)
+        with model.lock:
+            memory[key] = found
+            while len(memory) > MAX_KEPT_SUBJECTS:
+                memory.popitem(last=False)
+    return found
 
 
 Positions = tuple[int, ...]

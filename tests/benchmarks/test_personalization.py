@@ -23,7 +23,6 @@ from benchmarks.subject_rows import (
     TITLES,
     UNSHOWN,
     WEIGHTS,
-    Means,
     SubjectRows,
     make_figures,
 )
@@ -77,11 +76,10 @@ POINTS = (
 
 
 def make_rows(rng: np.random.Generator) -> SubjectRows:
-    """One subject of four prompts, two for the last point, which is swept."""
+    """One subject of four prompts."""
     rows = SubjectRows(np.full(4, 0.8), np.full(4, 0.3))
     for name, value, identity, fidelity in POINTS:
-        size = 2 if value == LIKENESSES[1] else 4
-        noise = rng.normal(0, 0.01, (2, size))
+        noise = rng.normal(0, 0.01, (2, 4))
         rows.add((name, value), f"{name} {value}", identity + noise[0], fidelity + noise[1])
     return rows
 
@@ -100,13 +98,6 @@ def test_figures_follow_from_the_rows() -> None:
     lines = make_subject_table({name: asdict(figure) for name, figure in figures.items()}).splitlines()
     assert len(lines) == 2 + len(TITLES) and all(line.count("|") == 4 for line in lines)
     assert "the subject's picture put in" in lines[6] and f"{figures['identity_fraction'].value:.3f} (" in lines[6]
-
-
-def test_a_swept_point_is_compared_with_the_same_prompts() -> None:
-    rows = SubjectRows(np.array([0.5, 1.0]), np.zeros(2))
-    rows.add((PLAIN, 0.0), "", np.array([0.1, 0.9]), np.array([0.4, 1.0]))
-    rows.add((GUIDED, 0.3), "", np.array([0.25]), np.array([0.2]))
-    assert Means([rows], 1).point((GUIDED, 0.3)) == pytest.approx((0.5, 0.5))
 
 
 def test_rows_are_kept_and_taken_only_for_the_same_question(tmp_path: Path) -> None:

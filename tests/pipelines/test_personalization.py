@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipelines import personalization
 from pipelines.adapter_store import AdapterStore, make_owner
 from pipelines.adapters import Adapter, pack_adapter
 from pipelines.errors import UserError
@@ -199,17 +200,28 @@ def test_its_own_picture_is_put_in_and_a_saved_one_draws_the_same_pixels(
     assert not same(drawn, draw_it(unshown)) and same(draw_it(unshown), draw_it(adapter, hold=0.0))
 
 
-def test_without_a_picture_that_is_recognised_nothing_is_put_in(storybook: ModelBundle) -> None:
+def test_without_a_picture_that_is_recognised_nothing_is_put_in(
+    storybook: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = draw_scene(("robot", "green", 128, 128, 200))
     adapter = Adapter(b"", "my robot", "green robot", thumbnail=shown)
     empty = Image.new("RGB", (96, 96), (235, 235, 235))
     notes: list[str] = []
     for changes in ({"thumbnail": None}, {"thumbnail": shown.resize((16, 16))}, {"phrase": ""}):
         assert read_own_picture(storybook, replace(adapter, **changes), notes) == ()  # type: ignore[arg-type]
-    assert read_own_picture(replace(storybook, judge=None), adapter, notes) == () and not notes
+    assert not notes
+    assert read_own_picture(replace(storybook, judge=None), adapter, notes) == ()
     assert read_own_picture(storybook, replace(adapter, thumbnail=empty), notes) == ()
-    assert notes == ["The subject was not recognised in its own small picture, so it is not put in."]
-    assert read_own_picture(storybook, adapter, notes) != ()
+    assert notes == [
+        "storybook has no parser to find the subject in its small picture, so it is not put in.",
+        "The subject was not recognised in its own small picture, so it is not put in.",
+    ]
+    (own,) = read_own_picture(storybook, adapter, notes)
+    assert read_own_picture(storybook, adapter, notes) == (own,), "read once"
+    monkeypatch.setattr(personalization, "MAX_KEPT_SUBJECTS", 1)
+    other = replace(adapter, thumbnail=draw_scene(("robot", "green", 100, 128, 200)))
+    assert own not in read_own_picture(storybook, other, notes) and len(storybook.subject_memory) == 1
+    assert own not in read_own_picture(storybook, adapter, notes), "forgotten"
 
 
 def test_a_thing_that_fills_its_small_picture_is_recognised(storybook: ModelBundle) -> None:
