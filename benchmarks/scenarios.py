@@ -129,6 +129,7 @@ SCENARIOS = (
             FigureSpec(
                 "hypervolume_gain", "DCO + reward guidance: hypervolume of its curve above DreamBooth-LoRA's", 0.0
             ),
+            FigureSpec("guided_unshown_hypervolume_gain", "the same without the subject's picture put in", 0.0),
             FigureSpec(
                 "identity_fraction", "DCO + reward guidance: identity, share of clean renders' (plain model)", 0.80
             ),
