@@ -41,7 +41,8 @@ class PolishSettings:
     Units:  num_rounds looks at the teacher, each followed by steps_per_round steps of the fit; places of the chain are
             roots of eta between lowest and highest, 0..1; learning_rate as in `FieldSettings`; front_weight is how
             many times as often the given picture is looked at as one of the views.
-    Differs: not below 0.7: there the teacher trusts the noisy views, and hands back their faults with grain of its own.
+    Differs: not below 0.8: with less noise the teacher trusts the noisy views, and hands back their faults with grain
+             of its own.
     Source: DreamFusion (Poole et al. 2022, arXiv 2209.14988) for the distillation.
     """
 
@@ -49,7 +50,7 @@ class PolishSettings:
     steps_per_round: int = 8
     curriculum: str = "falling"
     highest: float = 0.97
-    lowest: float = 0.7
+    lowest: float = 0.8
     learning_rate: float = 0.03
     front_weight: float = 3.0
     seed: int = 0
