@@ -21,6 +21,8 @@ from benchmarks.progress import count
 from benchmarks.sheets import save_sheet
 from pipelines import ModelStore
 from pipelines.backends import PROJECT_DIR
+from pipelines.distillation import PolishSettings
+from pipelines.field_fit import FieldSettings
 from pipelines.mesh import Mesh, draw_mesh, extract_surface, find_grid
 from pipelines.preview_3d import preview_3d_stream
 from pipelines.preview_records import CURRICULA, Preview3dProgress, Preview3dRequest, Preview3dResult
@@ -119,14 +121,14 @@ def measure_model(mesh: Mesh, truth: Truth) -> dict[str, float]:
     return row
 
 
-def make_models(picture: Image.Image, models: ModelStore) -> dict[str, Mesh]:
-    """Make a model with every method, by the stream that the page uses.
+def make_models(picture: Image.Image, models: ModelStore, *, seed: int) -> dict[str, Mesh]:
+    """Make a model with every method, by the stream that the page uses; all methods start from the same seed.
 
     Differs: a polished run passes through what the simpler methods end with, so that they are not run by themselves.
     """
     meshes = {}
     for curriculum in CURRICULA:
-        request = Preview3dRequest(picture, method="polish", curriculum=curriculum)
+        request = Preview3dRequest(picture, method="polish", curriculum=curriculum, seed=seed)
         for item in preview_3d_stream(request, models):
             if isinstance(item, Preview3dResult):
                 assert item.mesh is not None
@@ -149,7 +151,8 @@ def measure_solids(
         if str(seed) in kept and settings.sheet is None:
             continue
         truth = make_truth(seed)
-        meshes = make_models(truth.picture, models)
+        # Another seed for each: with one for all, the luck of one draw of noise levels would count as many times.
+        meshes = make_models(truth.picture, models, seed=seed - FIRST_SEED)
         kept[str(seed)] = {name: measure_model(meshes[name], truth) for name in METHODS}
         if len(shown) < NUM_SHOWN * (len(METHODS) + 1):
             shown.append((f"{seed % 1000}, truth", _strip(truth.rgb[::2])))
@@ -165,10 +168,11 @@ def measure_solids(
 
 
 def find_weights() -> str:
-    """Name the weights that draw views and what is asked of them: rows of other ones do not count."""
+    """Name the weights that draw views and the settings they are used with: rows of other ones do not count."""
     manifest = (PROJECT_DIR / "assets" / "turntable" / "MANIFEST.json").read_bytes()
-    asked = repr([Preview3dRequest(method="polish", curriculum=name) for name in CURRICULA])
-    return hashlib.sha256(manifest + asked.encode()).hexdigest()
+    asked = [Preview3dRequest(method="polish", curriculum=name) for name in CURRICULA]
+    settings = repr((asked, FieldSettings(), PolishSettings(), "a seed for each solid"))
+    return hashlib.sha256(manifest + settings.encode()).hexdigest()
 
 
 def load_rows(folder: Path | None) -> dict[str, dict[str, dict[str, float]]]:

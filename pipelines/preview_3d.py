@@ -150,12 +150,15 @@ def _model(run: _Run, models: NetworkProvider) -> Generator[Progress, None, None
             # The model itself is renewed more rarely: meshing costs as much as several steps.
             mesh = _take_mesh(run, fitted) if shown % 5 == 0 else None
             yield run.report(f"fitting, step {step} of {request.fit_steps}", _look(fitted, shown), mesh=mesh)
-    run.level = choose_level(fitted, everything[:-1, 3], ZIGZAG)
+    run.level = choose_level(fitted, everything[:-1, :3], ZIGZAG)
     mesh = _take_mesh(run, fitted)
     yield run.report("model taken from the fit", _look(fitted, shown), mesh=mesh)
     if request.method == "polish":
         polish = PolishSettings(num_rounds=request.polish_rounds, curriculum=request.curriculum, seed=request.seed)
         for index, polished in enumerate(polish_field(fitted, network, guess, picture, polish), 1):
+            if index == request.polish_rounds:
+                # Polishing makes the voxels denser, so that the surface of the fit would lie too far out.
+                run.level = choose_level(polished, everything[:-1, :3], ZIGZAG)
             mesh = _take_mesh(run, polished) if index % 4 == 0 or index == request.polish_rounds else None
             yield run.report(f"polishing, round {index}", _look(polished, shown + index), mesh=mesh)
 

@@ -26,7 +26,7 @@ _BIAS = float(np.log(1 / (1 - FIRST_ALPHA) - 1))
 _HULL_INSIDE, _HULL_OUTSIDE = 4.0, -6.0
 # The opacity of a voxel at the surface, and what it is chosen from: the longer a fit, the denser its voxels.
 SURFACE_ALPHA = 0.2
-SURFACE_ALPHAS = (0.15, 0.2, 0.25, 0.3, 0.35)
+SURFACE_ALPHAS = (0.15, 0.175, 0.2, 0.25, 0.3, 0.35)
 BLUR_VOXELS = 0.7
 SMOOTH_ROUNDS = 6
 HIDDEN = float(np.log(2))
@@ -159,16 +159,21 @@ def _look_at_skin(field: Field, mesh: Mesh) -> np.ndarray:
     return (torch.sigmoid(colours) * weights).sum(2).T.numpy().copy()
 
 
-def choose_level(field: Field, masks: torch.Tensor, angles: Sequence[Angle]) -> float:
-    """Return the opacity whose surface has the outlines (v, H, H) in 0..1 that the views have."""
-    wanted = masks.numpy() > 0.5
+def choose_level(field: Field, pictures: torch.Tensor, angles: Sequence[Angle]) -> float:
+    """Return the opacity whose surface looks most like the views that the field was fitted to.
+
+    Shapes:  pictures (v, 3, H, H) on white in 0..1, one per angle.
+    Differs: judged by colours, not by outlines alone: a skin that lies too far out keeps the outline and smears what
+             is painted on it.
+    """
+    wanted = pictures.permute(0, 2, 3, 1).numpy()
     peak = float(ndimage.gaussian_filter(_find_alpha(field), BLUR_VOXELS).max())
     levels = [level for level in SURFACE_ALPHAS if level < peak] or [SURFACE_ALPHAS[0]]
-    overlaps = []
+    errors = []
     for level in levels:
-        _, cover = draw_mesh(to_mesh(field, level=level), angles, masks.shape[-1])
-        overlaps.append(((cover > 0.5) & wanted).sum() / ((cover > 0.5) | wanted).sum())
-    return levels[int(np.argmax(overlaps))]
+        drawn, _ = draw_mesh(to_mesh(field, level=level), angles, wanted.shape[1])
+        errors.append(float(((drawn - wanted) ** 2).mean()))
+    return levels[int(np.argmin(errors))]
 
 
 def _find_alpha(field: Field) -> np.ndarray:

@@ -1,19 +1,27 @@
 """The figures of the 3D preview: exact for shapes that are known, and from the page's own stream."""
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks.preview_3d import (
     FIRST_SEED,
+    find_weights,
+    load_rows,
     make_surface,
     make_truth,
     measure_chamfer,
     measure_model,
     sample_surface,
+    save_rows,
     summarise,
     to_db,
 )
 from pipelines import ModelStore
+from pipelines.distillation import PolishSettings
+from pipelines.field_fit import FieldSettings
 from pipelines.mesh import measure_volume
 from pipelines.preview_3d import preview_3d_stream
 from pipelines.preview_records import Preview3dRequest, Preview3dResult
@@ -60,3 +68,18 @@ def test_gains_are_paired() -> None:
     assert figures["view_psnr_db"].value == 22.5 and figures["view_psnr_db"].baseline == 19
     assert figures["view_gain_over_inflate_db"].value == 3.5 and figures["curriculum_gain"].value == 0
     assert figures["views_psnr"].value == 21.5
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [("PolishSettings", partial(PolishSettings, lowest=0.5)), ("FieldSettings", partial(FieldSettings, num_rays=1))],
+)
+def test_kept_rows_of_other_settings_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, record: object
+) -> None:
+    rows = {"7": {"views": {"psnr": 20.0}}}
+    save_rows(tmp_path, rows)
+    assert load_rows(tmp_path) == rows
+    before = find_weights()
+    monkeypatch.setattr(f"benchmarks.preview_3d.{name}", record)
+    assert load_rows(tmp_path) == {} and find_weights() != before

@@ -18,6 +18,7 @@ from pipelines.networks import Networks
 from pipelines.preview_3d import preview_3d_stream
 from pipelines.preview_records import Preview3dProgress, Preview3dRequest, Preview3dResult
 from pipelines.python_code import to_python
+from pipelines.radiance_field import Field
 from pipelines.turntable import Turntable, TurntableConfig
 
 
@@ -88,6 +89,25 @@ def test_polishing_goes_through_all_stages_and_a_stop_keeps_the_best() -> None:
     assert np.isfinite(item.mesh.vertices).all() and is_watertight(item.mesh)  # type: ignore[union-attr]
     front = {measure.name: measure.on for measure in item.measures}
     assert front["front_iou"] > 0.8
+
+
+@pytest.mark.parametrize(("method", "count"), [("views", 1), ("polish", 2)])
+def test_the_surface_is_chosen_for_what_the_field_is_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, method: str, count: int
+) -> None:
+    chosen: list[Field] = []
+
+    def choose(field: Field, *_rest: object) -> float:
+        chosen.append(field.copy())
+        return 0.05 if len(chosen) == 1 else 0.2
+
+    monkeypatch.setattr("pipelines.preview_3d.choose_level", choose)
+    *steps, result = run(method=method, view_steps=1, fit_steps=20, polish_rounds=1)
+    assert len(chosen) == count and isinstance(result, Preview3dResult) and result.mesh is not None
+    extents = [float(np.ptp(step.mesh.vertices, 0).prod()) for step in steps if step.mesh is not None]  # type: ignore[attr-defined]
+    if method == "polish":
+        assert not torch.equal(chosen[0].density, chosen[1].density)
+        assert extents[-1] < extents[-2]
 
 
 def test_parallax_sways_the_whole_picture() -> None:

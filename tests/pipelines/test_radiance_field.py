@@ -158,8 +158,8 @@ def test_the_surface_is_put_where_the_outlines_are() -> None:
     field = Field(torch.full((1, 1, 24, 24, 24), -9.0), torch.zeros(1, 3, 24, 24, 24))
     field.density[0, 0, 4:20, 4:20, 4:20] = 3.2  # thin, opacity 0.2
     field.density[0, 0, 6:18, 6:18, 6:18] = 9.0
-    masks = {half: draw_field(make_box(half), ZIGZAG, 48)[1] for half in (6, 8)}
-    assert choose_level(field, masks[8], ZIGZAG) < choose_level(field, masks[6], ZIGZAG)
+    views = {half: draw_field(make_box(half), ZIGZAG, 48)[0] for half in (6, 8)}
+    assert choose_level(field, views[8], ZIGZAG) < choose_level(field, views[6], ZIGZAG)
 
 
 def make_box(half: int) -> Field:

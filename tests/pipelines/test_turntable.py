@@ -7,6 +7,7 @@ import torch
 
 from pipelines.distillation import PolishSettings, choose_root, polish_field
 from pipelines.errors import BackendUnavailable, UserError
+from pipelines.preview_records import CURRICULA
 from pipelines.radiance_field import Field, draw_field, make_field
 from pipelines.residual_shift import KAPPA
 from pipelines.turntable import (
@@ -100,17 +101,43 @@ def test_weights_that_are_not_there_are_one_sentence(tmp_path: Path) -> None:
         load_turntable(tmp_path)
 
 
-def test_the_curriculum_falls_and_uniform_does_not() -> None:
-    def draw(curriculum: str) -> list[float]:
-        settings = PolishSettings(num_rounds=40, curriculum=curriculum)
-        generator = torch.Generator().manual_seed(1)
-        return [choose_root(settings, index, generator) for index in range(40)]
+def draw_roots(curriculum: str, seed: int, num_rounds: int = 10) -> list[float]:
+    """Draw the places of one polish as shares of the interval, 0 nearest to the clean views."""
+    settings = PolishSettings(num_rounds=num_rounds, curriculum=curriculum)
+    generator = torch.Generator().manual_seed(seed)
+    roots = [choose_root(settings, index, generator) for index in range(num_rounds)]
+    return [(root - settings.lowest) / (settings.highest - settings.lowest) for root in roots]
 
-    falling, uniform = draw("falling"), draw("uniform")
-    assert falling == sorted(falling, reverse=True) and falling[0] > 0.88 and falling[-1] < 0.73
-    assert all(0.7 <= root <= 0.97 for root in falling + uniform) and uniform != sorted(uniform, reverse=True)
+
+def test_falling_takes_one_place_of_every_part_of_the_interval_from_far_to_near() -> None:
+    for seed in range(20):
+        parts = [int(share * 10) for share in draw_roots("falling", seed)]
+        assert parts == list(range(9, -1, -1))
+    uniform = draw_roots("uniform", 1)
+    assert all(0 <= share <= 1 for share in uniform) and uniform != sorted(uniform, reverse=True)
+
+
+def test_both_curricula_take_every_place_equally_often() -> None:
+    counts = {
+        name: torch.histc(torch.tensor([draw_roots(name, seed) for seed in range(200)]), bins=20, min=0, max=1)
+        for name in CURRICULA
+    }
+    # 2,000 places in 20 bins; the deviation of a binomial count is 9.7.
+    assert all((count - 100).abs().max() < 40 for count in counts.values())
+
+
+def test_both_curricula_draw_as_many_numbers() -> None:
+    after = []
+    for name in CURRICULA:
+        generator = torch.Generator().manual_seed(0)
+        choose_root(PolishSettings(curriculum=name), 0, generator)
+        after.append(torch.rand(1, generator=generator))
+    assert torch.equal(*after)
+
+
+def test_an_unknown_curriculum_is_one_sentence() -> None:
     with pytest.raises(UserError, match="rising"):
-        draw("rising")
+        draw_roots("rising", 0)
 
 
 class Oracle(Turntable):
@@ -122,11 +149,11 @@ class Oracle(Turntable):
 
     def correct(self, *_views: torch.Tensor, root: float, seed: int) -> torch.Tensor:
         """Return the truth."""
-        assert 0.7 <= root <= 0.97 and seed >= 0
+        assert PolishSettings().lowest <= root <= PolishSettings().highest and seed >= 0
         return self.truth
 
 
-@pytest.mark.parametrize("curriculum", ["falling", "uniform"])
+@pytest.mark.parametrize("curriculum", CURRICULA)
 def test_a_teacher_that_knows_the_truth_is_followed(curriculum: str) -> None:
     truth_field = Field(torch.full((1, 1, 16, 16, 16), -6.0), torch.zeros(1, 3, 16, 16, 16))
     truth_field.density[0, 0, 5:11, 3:13, 5:11] = 4.0
