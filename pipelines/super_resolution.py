@@ -19,7 +19,7 @@ from pipelines.backprojection import Reduction, make_axis
 from pipelines.colour_fix import fix_colours
 from pipelines.detailing import add_detail, count_tiles, guess_clean
 from pipelines.enlarged_size import plan_size
-from pipelines.enlarging import enlarge_by_views, make_exact
+from pipelines.enlarging import enlarge_by_views, make_closer, make_exact
 from pipelines.errors import UserError
 from pipelines.exploring import Provider, explore_stream
 from pipelines.images import to_images, to_tensor
@@ -36,9 +36,6 @@ from pipelines.types import Progress, SuperResolutionProgress, SuperResolutionRe
 from pipelines.uploads import has_alpha, to_plain
 
 PREVIEW_PX = 768
-# How far a camera's picture is agreed with: what the network smoothed away was partly noise, partly fine texture.
-# Chosen on held-out drawn pictures: the worst of them lose least here, and the mean little.
-CAMERA_SHARE = 0.5
 
 Stream = Generator[Progress, None, torch.Tensor]
 
@@ -157,10 +154,10 @@ def _enlarge_loosely(run: _Run, more: int) -> Stream:
 
 
 def _agree(run: _Run, large: torch.Tensor) -> Stream:
-    """Make a picture agree with the upload: exactly with a clean one, with a camera's only so far."""
-    share = CAMERA_SHARE if run.request.source == "camera" else 1.0
+    """Make a picture agree with the upload: exactly with a clean one, with a camera's only where it has no noise."""
+    agree = make_closer if run.request.source == "camera" else make_exact
     report = run.report(1, 1, "agreeing with the upload", large)
-    return (yield from follow(make_exact(large, run.small, run.reduction, share), report))
+    return (yield from follow(agree(large, run.small, run.reduction), report))
 
 
 def _detail(run: _Run) -> Stream:

@@ -8,7 +8,7 @@ import torch
 
 from pipelines import enlarging
 from pipelines.backprojection import make_reduction
-from pipelines.enlarging import VIEWS, count_views, enlarge_by_views, enlarge_in_tiles, make_exact
+from pipelines.enlarging import VIEWS, count_views, enlarge_by_views, enlarge_in_tiles, make_closer, make_exact
 from pipelines.sr_lite import SrLite, SrLiteConfig, enlarge, make_places
 from pipelines.tiling import Blend, list_tiles, split_axis
 
@@ -71,11 +71,22 @@ def test_the_result_reduced_again_is_the_upload(size: tuple[int, int]) -> None:
     assert 10 * math.log10(4 / max(float(error), 1e-12)) > 48
 
 
-def test_half_an_agreement_halves_the_gap() -> None:
-    large, small, reduction = draw(3, 20, 20) * 0.3, draw(3, 9, 7) * 0.3, make_reduction((20, 20), (9, 7))
-    gap = small - reduction.reduce(large)
-    moved = finish(make_exact(large, small, reduction, 0.5))
-    assert torch.allclose(small - reduction.reduce(moved), 0.5 * gap, atol=1e-5)
+def test_noise_is_not_agreed_with_and_a_lost_thing_by_half() -> None:
+    large, reduction = torch.zeros(3, 40, 40), make_reduction((40, 40), (20, 20))
+    noise = 0.01 * torch.sign(draw(3, 20, 20))
+    assert torch.equal(finish(make_closer(large, noise, reduction)), large)
+    thing = noise.clone()
+    thing[:, 12:, 12:] += 0.3
+    moved = reduction.reduce(finish(make_closer(large, thing, reduction)))
+    assert torch.allclose(moved[:, 14:19, 14:19], 0.5 * thing[:, 14:19, 14:19], atol=1e-3)
+    assert moved[:, :8, :8].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("side_px", [1, 2, 9])
+def test_a_picture_without_a_gap_stays(side_px: int) -> None:
+    small = torch.full((3, side_px, side_px), 0.25)
+    large, reduction = torch.full((3, 12, 12), 0.25), make_reduction((12, 12), (side_px, side_px))
+    assert torch.allclose(finish(make_closer(large, small, reduction)), large)
 
 
 @pytest.mark.parametrize(("small", "size"), [((1, 1), (8, 8)), ((1, 5), (3, 15)), ((2, 300), (4, 600))])
