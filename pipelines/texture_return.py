@@ -1,8 +1,10 @@
-"""Give back the regular texture that taking away noise took away with it: stripes, weave, lettering.
+"""Give back the texture that taking away noise took away with it: stripes, weave, lettering, and fine relief.
 
-Noise is alike everywhere and in all directions; texture is not. What of the difference between the picture before and
-after has more power, at one place and one frequency, than noise of that brightness has in the median place and
-direction, was not noise alone, and comes back by that share.
+Noise is alike everywhere and in all directions; regular texture is not. What of the difference between the picture
+before and after has more power, at one place and one frequency, than noise of that brightness has in the median place
+and direction, was not noise alone, and comes back by that share. Relief may look like noise everywhere, but it is light
+and shade, which all colours share, while noise strikes each colour by itself: how much the colours differ tells how
+much of what they share is noise.
 """
 
 from __future__ import annotations
@@ -22,6 +24,12 @@ NUM_TONES = 4  # of brightness, as many blocks each
 AROUND = 9  # blocks per side whose power is averaged: one alone is chance
 # Power must exceed the noise by this factor: averages of noise scatter, and a file's squares are no texture either.
 MARGIN = 3.0
+# Noise of its own in each colour is a sixth as strong in their mean as in how they differ: (v / 3) / (3 v - v), also
+# for unequal v. A camera's colour matrix, which makes differences larger, only makes it less.
+INDEPENDENT = 1 / 6
+# Half-waves per block, from and up to: where colours are kept by every file, and where only by some.
+KEPT_BAND, FINE_BAND = (2, 5), (9, 13)
+LEAST_COLOUR = 0.01  # of light's power: a grey picture's colours tell nothing of its noise
 TILE_PX = 512
 TILE_MARGIN_PX = STEP_PX * (AROUND // 2) + BLOCK_PX
 MAX_TILES_MEASURED = 4  # noise is measured on these
@@ -32,21 +40,29 @@ _EPS = 1e-12
 class Blocks:
     """Hold the cosine transform of what was removed, in overlapping blocks.
 
-    Shapes: values (3, BLOCK_PX^2, h, w); power, its squares averaged over colours and AROUND blocks per side,
-            (BLOCK_PX^2, h, w); tone, the brightness of each block, (h, w).
+    Shapes: values (3, BLOCK_PX^2, h, w); power, its squares averaged over colours and AROUND blocks per side, and
+            light_power, that of the colours' mean, (BLOCK_PX^2, h, w); colour_power, summed squares of how the colours
+            differ, averaged over KEPT_BAND as well, (h, w); tone, the brightness of each block, (h, w).
     """
 
     values: torch.Tensor
     power: torch.Tensor
+    light_power: torch.Tensor
+    colour_power: torch.Tensor
     tone: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class NoisePower:
-    """Hold how strong noise is. Shapes: borders between the tones (NUM_TONES - 1,); power (NUM_TONES, NUM_BANDS)."""
+    """Hold how strong noise is.
+
+    Shapes: borders between the tones (NUM_TONES - 1,); power (NUM_TONES, NUM_BANDS).
+    Units:  light_bound times the power of how colours differ is the most that noise has in their mean; None: not known.
+    """
 
     borders: torch.Tensor
     power: torch.Tensor
+    light_bound: float | None
 
 
 def return_texture(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -55,8 +71,10 @@ def return_texture(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     Shapes:  before, after (3, H, W) in about -1..1; returns the same. What is under 2 BLOCK_PX comes back as `after`.
     Source:  Yaroslavsky 1996, "Local adaptive image restoration and enhancement with the use of DFT and DCT in a
              running window": Wiener's filter in overlapping blocks.
-    Differs: it filters what a network removed instead of the picture, and measures the noise's power as the median over
-             places and directions, so that stripes all over a picture are not taken for noise.
+    Differs: it filters what a network removed instead of the picture. The noise's power is the median over places and
+             directions, so that stripes all over a picture are not taken for noise; for what colours share it is what
+             their differences allow, so that relief all over is not either. A camera that smooths colours more than
+             light gets some of its grain back as if it were relief.
     """
     size = (int(after.shape[1]), int(after.shape[2]))
     if min(size) < 2 * BLOCK_PX:
@@ -68,7 +86,9 @@ def return_texture(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     for rows, columns in tiles:
         blocks = _transform_tile(before, after, (rows, columns))
         sides = (rows.outer_last - rows.outer_first, columns.outer_last - columns.outer_first)
-        blend.add(transform_back(blocks.values * find_share(blocks, noise), sides), rows, columns)
+        share = find_share(blocks, noise)
+        shared = blocks.values.mean(0) * (find_light_share(blocks, noise) - share).clamp_min(0)
+        blend.add(transform_back(blocks.values * share + shared, sides), rows, columns)
     return after + blend.result()
 
 
@@ -79,10 +99,11 @@ def transform(removed: torch.Tensor, after: torch.Tensor) -> Blocks:
     num_rows, num_columns = ((side - BLOCK_PX) // STEP_PX + 1 for side in removed.shape[1:])
     cut = F.unfold(removed[:, None], BLOCK_PX, stride=STEP_PX)
     values = (make_basis() @ cut).view(3, -1, num_rows, num_columns)
-    reach = AROUND // 2
-    padded = F.pad(values.square().mean(0)[None], (reach,) * 4, mode="replicate")
+    light = values.mean(0)
+    power, light_power = values.square().mean(0), light.square()
+    colour_power = 3 * (power - light_power)[is_in_band(KEPT_BAND)].mean(0, keepdim=True)
     tone = F.avg_pool2d(after.mean(0)[None, None], BLOCK_PX, STEP_PX)[0, 0]
-    return Blocks(values, F.avg_pool2d(padded, AROUND, 1)[0], tone)
+    return Blocks(values, _average(power), _average(light_power), _average(colour_power)[0], tone)
 
 
 def transform_back(values: torch.Tensor, sides: tuple[int, int]) -> torch.Tensor:
@@ -108,7 +129,26 @@ def measure_noise_power(parts: list[Blocks]) -> NoisePower:
         of_tone = power[:, place == tone_index]
         for band in range(NUM_BANDS):
             found[tone_index, band] = of_tone[bands == band].median()
-    return NoisePower(borders, found)
+    return NoisePower(borders, found, find_light_bound(parts))
+
+
+def find_light_bound(parts: list[Blocks]) -> float | None:
+    """Find by what the power of how colours differ is multiplied to get at most the noise of what they share.
+
+    Returns: INDEPENDENT where colours are as fine as light, up to twice that where a file kept them coarsely and with
+             less noise; None for a grey picture.
+    """
+    light, kept, fine = (
+        float(torch.cat([power(part).flatten() for part in parts]).mean())
+        for power in (
+            lambda part: part.light_power[is_in_band(KEPT_BAND)],
+            lambda part: part.colour_power,
+            lambda part: 3 * (part.power - part.light_power)[is_in_band(FINE_BAND)],
+        )
+    )
+    if kept <= LEAST_COLOUR * light:
+        return None
+    return INDEPENDENT * (2 - min(1.0, 2 * fine / kept))
 
 
 def find_share(blocks: Blocks, noise: NoisePower) -> torch.Tensor:
@@ -118,6 +158,21 @@ def find_share(blocks: Blocks, noise: NoisePower) -> torch.Tensor:
     share = (1 - MARGIN * expected / blocks.power.clamp_min(_EPS)).clamp(0, 1)
     share[0] = 0
     return share
+
+
+def find_light_share(blocks: Blocks, noise: NoisePower) -> torch.Tensor:
+    """Find which share of what the colours have in common was more than noise: (BLOCK_PX^2, h, w), 0..1."""
+    if noise.light_bound is None:
+        return torch.zeros_like(blocks.light_power)
+    share = (1 - noise.light_bound * blocks.colour_power / blocks.light_power.clamp_min(_EPS)).clamp(0, 1)
+    share[0] = 0
+    return share
+
+
+def is_in_band(band: tuple[int, int]) -> torch.Tensor:
+    """Say which frequencies are of a band: (BLOCK_PX^2,) bool."""
+    radius = _make_radius()
+    return (radius >= band[0]) & (radius < band[1])
 
 
 def make_basis() -> torch.Tensor:
@@ -130,9 +185,20 @@ def make_basis() -> torch.Tensor:
 
 def make_bands() -> torch.Tensor:
     """Number the band of each frequency, from coarse to fine: (BLOCK_PX^2,) int64."""
-    index = torch.arange(BLOCK_PX, dtype=torch.float32)
-    radius = (index[:, None].square() + index.square()).sqrt().flatten()
+    radius = _make_radius()
     return (radius / radius.max() * NUM_BANDS).long().clamp_max(NUM_BANDS - 1)
+
+
+def _make_radius() -> torch.Tensor:
+    """Give the half-waves per block of each frequency: (BLOCK_PX^2,)."""
+    index = torch.arange(BLOCK_PX, dtype=torch.float32)
+    return (index[:, None].square() + index.square()).sqrt().flatten()
+
+
+def _average(power: torch.Tensor) -> torch.Tensor:
+    """Average (n, h, w) over AROUND blocks per side."""
+    padded = F.pad(power[None], (AROUND // 2,) * 4, mode="replicate")
+    return F.avg_pool2d(padded, AROUND, 1)[0]
 
 
 def _transform_tile(before: torch.Tensor, after: torch.Tensor, tile: tuple[Span, Span]) -> Blocks:
