@@ -27,6 +27,8 @@ MARGIN = 3.0
 # Noise of its own in each colour is a sixth as strong in their mean as in how they differ: (v / 3) / (3 v - v), also
 # for unequal v. A camera's colour matrix, which makes differences larger, only makes it less.
 INDEPENDENT = 1 / 6
+# The least share of the median's noise that is expected where a file kept colours coarsely, and with less noise.
+COARSE_FRAC = 0.5
 # Half-waves per block, from and up to: where colours are kept by every file, and where only by some.
 KEPT_BAND, FINE_BAND = (2, 5), (9, 13)
 LEAST_COLOUR = 0.01  # of light's power: a grey picture's colours tell nothing of its noise
@@ -57,12 +59,12 @@ class NoisePower:
     """Hold how strong noise is.
 
     Shapes: borders between the tones (NUM_TONES - 1,); power (NUM_TONES, NUM_BANDS).
-    Units:  light_bound times the power of how colours differ is the most that noise has in their mean; None: not known.
+    Units:  doubt 0..1 as in `find_doubt`.
     """
 
     borders: torch.Tensor
     power: torch.Tensor
-    light_bound: float | None
+    doubt: float | None
 
 
 def return_texture(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -129,14 +131,13 @@ def measure_noise_power(parts: list[Blocks]) -> NoisePower:
         of_tone = power[:, place == tone_index]
         for band in range(NUM_BANDS):
             found[tone_index, band] = of_tone[bands == band].median()
-    return NoisePower(borders, found, find_light_bound(parts))
+    return NoisePower(borders, found, find_doubt(parts))
 
 
-def find_light_bound(parts: list[Blocks]) -> float | None:
-    """Find by what the power of how colours differ is multiplied to get at most the noise of what they share.
+def find_doubt(parts: list[Blocks]) -> float | None:
+    """Find how far the colours cannot be trusted to have kept all their noise.
 
-    Returns: INDEPENDENT where colours are as fine as light, up to twice that where a file kept them coarsely and with
-             less noise; None for a grey picture.
+    Returns: 0 where they are as fine as light, up to 1 where a file kept them coarsely; None for a grey picture.
     """
     light, kept, fine = (
         float(torch.cat([power(part).flatten() for part in parts]).mean())
@@ -146,25 +147,24 @@ def find_light_bound(parts: list[Blocks]) -> float | None:
             lambda part: 3 * (part.power - part.light_power)[is_in_band(FINE_BAND)],
         )
     )
-    if kept <= LEAST_COLOUR * light:
-        return None
-    return INDEPENDENT * (2 - min(1.0, 2 * fine / kept))
+    return None if kept <= LEAST_COLOUR * light else max(0.0, 1 - 2 * fine / kept)
 
 
 def find_share(blocks: Blocks, noise: NoisePower) -> torch.Tensor:
     """Find which share of each frequency was more than noise: (BLOCK_PX^2, h, w), 0..1; none of a block's mean."""
-    place = torch.bucketize(blocks.tone, noise.borders)
-    expected = noise.power.T[make_bands()][:, place]
-    share = (1 - MARGIN * expected / blocks.power.clamp_min(_EPS)).clamp(0, 1)
+    share = (1 - MARGIN * _spread(blocks, noise) / blocks.power.clamp_min(_EPS)).clamp(0, 1)
     share[0] = 0
     return share
 
 
 def find_light_share(blocks: Blocks, noise: NoisePower) -> torch.Tensor:
     """Find which share of what the colours have in common was more than noise: (BLOCK_PX^2, h, w), 0..1."""
-    if noise.light_bound is None:
+    if noise.doubt is None:
         return torch.zeros_like(blocks.light_power)
-    share = (1 - noise.light_bound * blocks.colour_power / blocks.light_power.clamp_min(_EPS)).clamp(0, 1)
+    expected = torch.maximum(
+        INDEPENDENT * (1 + noise.doubt) * blocks.colour_power, COARSE_FRAC * noise.doubt * _spread(blocks, noise)
+    )
+    share = (1 - expected / blocks.light_power.clamp_min(_EPS)).clamp(0, 1)
     share[0] = 0
     return share
 
@@ -193,6 +193,11 @@ def _make_radius() -> torch.Tensor:
     """Give the half-waves per block of each frequency: (BLOCK_PX^2,)."""
     index = torch.arange(BLOCK_PX, dtype=torch.float32)
     return (index[:, None].square() + index.square()).sqrt().flatten()
+
+
+def _spread(blocks: Blocks, noise: NoisePower) -> torch.Tensor:
+    """Lay the noise's power over the blocks by their tone: (BLOCK_PX^2, h, w)."""
+    return noise.power.T[make_bands()][:, torch.bucketize(blocks.tone, noise.borders)]
 
 
 def _average(power: torch.Tensor) -> torch.Tensor:

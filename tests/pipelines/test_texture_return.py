@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pipelines import texture_return
 from pipelines.texture_return import (
     BLOCK_PX,
     INDEPENDENT,
-    find_light_bound,
+    find_doubt,
     make_basis,
     return_texture,
     transform,
@@ -58,21 +59,17 @@ def test_a_grey_picture_s_noise_does_not_come_back() -> None:
     assert back.square().mean() < 0.1 * noise.square().mean()
 
 
-def test_colours_bound_the_noise_of_light() -> None:
-    flat = torch.zeros(3, 256, 256)
-    noise = make_noise(256, 256)
-    bound = find_light_bound([transform(noise, flat)])
-    assert bound == INDEPENDENT
+def test_colours_tell_the_noise_of_light_where_a_file_kept_them() -> None:
+    flat, noise = torch.zeros(3, 256, 256), make_noise(256, 256)
     # A sixth is exact where each colour has a noise of its own, however strong each is.
     weighed = noise * torch.tensor([1.8, 1.0, 1.6])[:, None, None]
-    light, differences = weighed.mean(0).square().mean(), (weighed - weighed.mean(0)).square().mean(0).mean() * 3
+    light, differences = weighed.mean(0).square().mean(), (weighed - weighed.mean(0)).square().sum(0).mean()
     assert float(light / differences) == pytest.approx(INDEPENDENT, rel=0.03)
-    # Colours that were stored coarsely have lost noise, so that what is left of it is doubled.
-    coarse = torch.nn.functional.interpolate(
-        torch.nn.functional.avg_pool2d(noise - noise.mean(0), 4)[None], scale_factor=4, mode="bilinear"
-    )[0]
-    assert find_light_bound([transform(noise.mean(0) + coarse, flat)]) == pytest.approx(2 * INDEPENDENT, rel=0.1)
-    assert find_light_bound([transform(noise[:1].expand(3, -1, -1), flat)]) is None
+    assert find_doubt([transform(weighed, flat)]) == 0
+    few = F.avg_pool2d((noise - noise.mean(0))[None], 4)
+    coarse = F.interpolate(few, scale_factor=4, mode="bilinear")[0]
+    assert find_doubt([transform(noise.mean(0) + coarse, flat)]) == pytest.approx(1, abs=0.1)
+    assert find_doubt([transform(noise[:1].expand(3, -1, -1), flat)]) is None
 
 
 def test_light_and_colour_do_not_come_back() -> None:
