@@ -27,11 +27,10 @@ MARGIN = 3.0
 # Noise of its own in each colour is a sixth as strong in their mean as in how they differ: (v / 3) / (3 v - v), also
 # for unequal v. A camera's colour matrix, which makes differences larger, only makes it less.
 INDEPENDENT = 1 / 6
-# The least share of the median's noise that is expected where a file kept colours coarsely, and with less noise.
-COARSE_FRAC = 0.5
+# By how much light must exceed the median's noise where colours have lost theirs: to a file, a smoothing, or as grey.
+COARSE_MARGIN = 1.5
 # Half-waves per block, from and up to: where colours are kept by every file, and where only by some.
 KEPT_BAND, FINE_BAND = (2, 5), (9, 13)
-LEAST_COLOUR = 0.01  # of light's power: a grey picture's colours tell nothing of its noise
 TILE_PX = 512
 TILE_MARGIN_PX = STEP_PX * (AROUND // 2) + BLOCK_PX
 MAX_TILES_MEASURED = 4  # noise is measured on these
@@ -64,7 +63,7 @@ class NoisePower:
 
     borders: torch.Tensor
     power: torch.Tensor
-    doubt: float | None
+    doubt: float
 
 
 def return_texture(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -75,8 +74,8 @@ def return_texture(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
              running window": Wiener's filter in overlapping blocks.
     Differs: it filters what a network removed instead of the picture. The noise's power is the median over places and
              directions, so that stripes all over a picture are not taken for noise; for what colours share it is what
-             their differences allow, so that relief all over is not either. A camera that smooths colours more than
-             light gets some of its grain back as if it were relief.
+             their differences allow, so that relief all over is not either. Where colours were smoothed or stored
+             coarsely they tell less, and only what exceeds the median comes back.
     """
     size = (int(after.shape[1]), int(after.shape[2]))
     if min(size) < 2 * BLOCK_PX:
@@ -134,20 +133,14 @@ def measure_noise_power(parts: list[Blocks]) -> NoisePower:
     return NoisePower(borders, found, find_doubt(parts))
 
 
-def find_doubt(parts: list[Blocks]) -> float | None:
+def find_doubt(parts: list[Blocks]) -> float:
     """Find how far the colours cannot be trusted to have kept all their noise.
 
-    Returns: 0 where they are as fine as light, up to 1 where a file kept them coarsely; None for a grey picture.
+    Returns: 0 where they are nearly as fine as light, 1 where they were kept coarsely, were smoothed, or are missing.
     """
-    light, kept, fine = (
-        float(torch.cat([power(part).flatten() for part in parts]).mean())
-        for power in (
-            lambda part: part.light_power[is_in_band(KEPT_BAND)],
-            lambda part: part.colour_power,
-            lambda part: 3 * (part.power - part.light_power)[is_in_band(FINE_BAND)],
-        )
-    )
-    return None if kept <= LEAST_COLOUR * light else max(0.0, 1 - 2 * fine / kept)
+    kept = torch.cat([part.colour_power.flatten() for part in parts]).mean()
+    fine = torch.cat([3 * (part.power - part.light_power)[is_in_band(FINE_BAND)].flatten() for part in parts]).mean()
+    return float((2 - 4 * fine / kept.clamp_min(_EPS)).clamp(0, 1))
 
 
 def find_share(blocks: Blocks, noise: NoisePower) -> torch.Tensor:
@@ -159,11 +152,8 @@ def find_share(blocks: Blocks, noise: NoisePower) -> torch.Tensor:
 
 def find_light_share(blocks: Blocks, noise: NoisePower) -> torch.Tensor:
     """Find which share of what the colours have in common was more than noise: (BLOCK_PX^2, h, w), 0..1."""
-    if noise.doubt is None:
-        return torch.zeros_like(blocks.light_power)
-    expected = torch.maximum(
-        INDEPENDENT * (1 + noise.doubt) * blocks.colour_power, COARSE_FRAC * noise.doubt * _spread(blocks, noise)
-    )
+    by_colour = INDEPENDENT * (1 + noise.doubt) * blocks.colour_power
+    expected = torch.maximum(by_colour, COARSE_MARGIN * noise.doubt * _spread(blocks, noise))
     share = (1 - expected / blocks.light_power.clamp_min(_EPS)).clamp(0, 1)
     share[0] = 0
     return share
