@@ -26,9 +26,9 @@ CAMERA_FRAC = 0.3  # of the pictures whose detail was lost to a camera instead o
 UNTOLD_FRAC = 0.2
 # What a batch of pictures is split into.
 TASK_SHARES = {
-    "detail": 0.38,
-    "light": 0.27,
-    "prior": 0.27,
+    "detail": 0.34,
+    "light": 0.36,
+    "prior": 0.22,
     "denoise": 0.03,
     "deblur": 0.015,
     "file": 0.015,
@@ -36,6 +36,8 @@ TASK_SHARES = {
 }
 LAST_FRAC = 0.6  # of the dark pictures stand at the last level, where the page starts and often ends
 STILL_FRAC = 0.75  # of those have no noise of the chain: it tells nothing there, and the page leaves it out
+RELIEF_FRAC = 0.4  # of the dark pictures show fine relief all over, where there is any
+DARK_NOISE_TOLD_FRAC = 0.5  # of the dark pictures say how noisy they are; the page tells the gain alone
 # ln of the noise that a plain denoiser meets: median 0.25 in -1..1, nine of ten between 0.03 and 2.
 LOG_SIGMA_MEAN, LOG_SIGMA_SPREAD = -1.4, 1.25
 
@@ -56,11 +58,18 @@ class RestorerBatch:
 
 
 def make_restorer_batch(
-    pictures: np.ndarray, enlarger: SrLite, batch_size: int, rng: np.random.Generator, *, only: str = ""
+    pictures: np.ndarray,
+    enlarger: SrLite,
+    batch_size: int,
+    rng: np.random.Generator,
+    *,
+    reliefs: np.ndarray | None = None,
+    only: str = "",
 ) -> RestorerBatch:
     """Cut pictures (n, PICTURE_PX, PICTURE_PX, 3) uint8, damage each of them its own way, and add noise.
 
-    Units: `only` names the one task of all pictures, for comparing recipes of that task.
+    Shapes: reliefs as pictures; a part of the dark pictures is cut out of them.
+    Units:  `only` names the one task of all pictures, for comparing recipes of that task.
     """
     shares = {only: 1.0} if only else TASK_SHARES
     names = rng.choice(list(shares), batch_size, p=list(shares.values()))
@@ -71,7 +80,8 @@ def make_restorer_batch(
         damaged[lost], strengths[lost, 0] = lose_detail(clean[lost], enlarger, rng)
     for index, name in enumerate(names):
         if name == "light":
-            wide = cut(pictures[rng.integers(len(pictures))], CONTEXT_PX, rng)
+            source = pictures if reliefs is None or rng.random() >= RELIEF_FRAC else reliefs
+            wide = cut(source[rng.integers(len(source))], CONTEXT_PX, rng)
             clean[index], damaged[index], strengths[index] = lose_light(wide, CROP_PX, rng)
         elif name not in ("detail", "prior"):
             damaged[index], strengths[index] = damage(clean[index], str(name), rng)
@@ -83,9 +93,15 @@ def make_restorer_batch(
     sigma = torch.where(is_prior, (LOG_SIGMA_MEAN + LOG_SIGMA_SPREAD * normal).exp().clamp(0.005, 20.0), KAPPA * root)
     share = torch.where(is_prior, 0.0, root.square())
     noise = torch.from_numpy(rng.normal(size=clean.shape).astype(np.float32))
-    told = torch.from_numpy((rng.random((batch_size, 1)) >= UNTOLD_FRAC).astype(np.float32)).expand(-1, NUM_STRENGTHS)
+    told = torch.from_numpy((rng.random((batch_size, 1)) >= UNTOLD_FRAC).astype(np.float32)).repeat(1, NUM_STRENGTHS)
+    is_light = torch.from_numpy(names == "light")
+    told[is_light, 0] *= torch.from_numpy(rng.random(int(is_light.sum())) < DARK_NOISE_TOLD_FRAC).float()
     is_still = is_last & torch.from_numpy(rng.random(batch_size) < STILL_FRAC)
-    columns = share[:, None, None, None], torch.where(is_still, 0.0, sigma)[:, None, None, None]
+    # Without noise nothing of the clean picture may be left in the noisy one: it could be read off exactly.
+    columns = (
+        torch.where(is_still, 1.0, share)[:, None, None, None],
+        torch.where(is_still, 0.0, sigma)[:, None, None, None],
+    )
     noisy = (1 - columns[0]) * clean + columns[0] * damaged + columns[1] * noise
     task = Task(torch.tensor([TASKS.index(str(name)) for name in names]), strengths, told)
     return RestorerBatch(noisy, damaged, clean, sigma, share, task)

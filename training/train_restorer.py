@@ -28,6 +28,7 @@ from pipelines.scene_parser import ParserModel, load_parser
 from pipelines.sr_lite import SrLite, load_sr_lite
 from training.objectives import charbonnier
 from training.perception import recognition, texture_distance
+from training.reliefs import load_reliefs
 from training.restoration_pictures import CHECK_SEED, FIRST_SEED, load_pictures
 from training.restorer_data import RestorerBatch, damage, lose_detail, make_restorer_batch
 from training.train_sr_lite import PICTURES, measure_psnr
@@ -52,6 +53,8 @@ CHECK_PX = 96
 DARK_SHOTS = {"dark_low": 0.0005, "dark_high": 0.003}
 DARK_GAIN_TOLD = 0.4
 LOSS_WIDTH = 0.1
+# A dark picture weighs as the first number over its own distance plus the second: low noise counts as much in dB.
+DARK_DISTANCE, LEAST_DISTANCE = 0.3, 0.05
 PARSER = Path("assets/parser")
 MIN_DENOISE_DB = 28.0
 MIN_LIT_GAIN_DB = {"dark_low": 0.5, "dark_high": 4.0}
@@ -83,6 +86,7 @@ class RestorerObjective:
         *,
         pictures: np.ndarray,
         checked: np.ndarray,
+        reliefs: np.ndarray | None = None,
         terms: Terms | None = None,
     ) -> None:
         torch.manual_seed(0)
@@ -90,15 +94,20 @@ class RestorerObjective:
         self.model = Restorer(self.config)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules = nn.ModuleDict({"model": self.model})
-        self._pictures, self._checked = pictures, checked
+        self._pictures, self._reliefs, self._checked = pictures, reliefs, checked
 
     def make_batch(self, step: int, batch_size: int) -> RestorerBatch:
         """Return pictures of several tasks."""
         rng = np.random.default_rng([step, FIRST_SEED, 2])
-        return make_restorer_batch(self._pictures, self.enlarger, batch_size, rng, only=self.terms.only)
+        return make_restorer_batch(
+            self._pictures, self.enlarger, batch_size, rng, reliefs=self._reliefs, only=self.terms.only
+        )
 
     def compute_loss(self, batch: RestorerBatch, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the distance of the guess, each noise level weighing the same, with the terms for dark pictures."""
+        """Return the distance of the guess, with the terms for dark pictures.
+
+        Units: each noise level of the chain weighs the same, and so does each noise of a dark picture, in dB.
+        """
         level = make_level(batch.sigma, batch.share, batch.task)
         first = level.first_guess(batch.noisy, batch.damaged)
         target = (batch.clean - first) / level.out_scale
@@ -112,6 +121,7 @@ class RestorerObjective:
             texture = self.terms.texture * found.sum() / len(guess)
         parts = ((guess - target).square() + LOSS_WIDTH**2).sqrt().mean((1, 2, 3)) - LOSS_WIDTH
         start = charbonnier(torch.zeros_like(target), target, LOSS_WIDTH)
+        weights[is_light] *= DARK_DISTANCE / (parts.detach()[is_light] + LEAST_DISTANCE)
         light = parts[is_light].mean().item() if is_light.any() else 0.0
         figures = {"loss": parts.mean().item(), "start": start.item(), "light": light, "texture": texture.item()}
         return (weights * parts).mean() + texture, figures
@@ -209,6 +219,7 @@ def main() -> None:
     """Train from the command line; with --export write the weights into a folder afterwards."""
     parser = make_parser(__doc__, DEFAULTS)
     parser.add_argument("--num-pictures", type=int, default=3200, help="how many pictures are drawn")
+    parser.add_argument("--num-reliefs", type=int, default=640, help="how many pictures of fine relief are drawn")
     parser.add_argument("--num-checked", type=int, default=24, help="held-out pictures to measure on")
     parser.add_argument("--enlarger", type=Path, default=ENLARGER, help="the enlarger whose pictures are refined")
     parser.add_argument("--texture", type=float, default=0.0, help="weight of the texture statistics of dark pictures")
@@ -222,6 +233,7 @@ def main() -> None:
         load_sr_lite(arguments.enlarger),
         pictures=load_pictures(PICTURES, arguments.num_pictures),
         checked=checked,
+        reliefs=load_reliefs(PICTURES, arguments.num_reliefs),
         terms=Terms(arguments.texture, arguments.reward, judge, arguments.only),
     )
     trainer = start(objective, arguments)

@@ -61,7 +61,10 @@ def test_the_guess_is_scaled_so_that_its_target_has_unit_size() -> None:
 def test_a_task_is_told_by_name_and_strength() -> None:
     task = make_task("deblur", 2, blur=0.5)
     assert task.index.tolist() == [TASKS.index("deblur")] * 2
-    assert task.strengths.tolist() == [[0, 0.5, 0, 0]] * 2 and task.is_told.tolist() == [[0, 1, 0, 0]] * 2
+    assert task.strengths.tolist() == [[0, 0.5, 0, 0]] * 2 and task.is_told.tolist() == [[0, 1, 1, 1]] * 2
+    # As in training, where only the noise is ever left out alone.
+    assert make_task("detail", 1, noise=0.25).is_told.tolist() == [[1, 1, 1, 1]]
+    assert make_task("detail", 1).is_told.tolist() == [[0, 0, 0, 0]]
     for name, strengths in (("sharpen", {}), ("deblur", {"fog": 1.0})):
         with pytest.raises(ValueError, match="is not one of"):
             make_task(name, 1, **strengths)

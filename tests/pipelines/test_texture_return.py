@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pipelines import texture_return
-from pipelines.texture_return import BLOCK_PX, make_basis, return_texture, transform, transform_back
+from pipelines.darkening import blur
+from pipelines.texture_return import (
+    BLOCK_PX,
+    INDEPENDENT,
+    find_doubt,
+    make_basis,
+    return_texture,
+    transform,
+    transform_back,
+)
 
 
 def make_noise(height: int, width: int, strength: float = 0.1) -> torch.Tensor:
@@ -32,6 +42,43 @@ def test_stripes_come_back_and_noise_does_not() -> None:
     # Stripes lie all over: their frequency's median block is no noise, but the median direction is.
     assert (back - clean).square().mean() < 0.15 * clean.square().mean()
     assert return_texture(noise, flat).square().mean() < 0.1 * noise.square().mean()
+
+
+def test_relief_that_looks_like_noise_comes_back_as_all_colours_share_it() -> None:
+    relief = 1.5 * make_noise(96, 128, 0.1)[:1].expand(3, -1, -1)
+    noise = 0.1 * torch.randn((3, 96, 128), generator=torch.Generator().manual_seed(6))
+    back = return_texture(relief + noise, torch.zeros(3, 96, 128))
+    kept = float((back * relief).mean() / relief.square().mean())
+    assert kept > 0.75
+    # Of what came back the colours do not differ: that was noise alone.
+    assert (back - back.mean(0)).square().mean() < 0.02 * noise.square().mean()
+
+
+def test_a_grey_picture_s_noise_does_not_come_back() -> None:
+    noise = make_noise(96, 128)[:1].expand(3, -1, -1)
+    back = return_texture(noise, torch.zeros(3, 96, 128))
+    assert back.square().mean() < 0.1 * noise.square().mean()
+
+
+def test_grain_whose_colours_were_smoothed_does_not_come_back() -> None:
+    noise = make_noise(96, 128)
+    light = noise.mean(0, keepdim=True)
+    smoothed = light + blur(noise - light, 3.0, 3.0)
+    back = return_texture(smoothed, torch.zeros(3, 96, 128))
+    assert back.square().mean() < 0.1 * smoothed.square().mean()
+
+
+def test_colours_tell_the_noise_of_light_where_a_file_kept_them() -> None:
+    flat, noise = torch.zeros(3, 256, 256), make_noise(256, 256)
+    # A sixth is exact where each colour has a noise of its own, however strong each is.
+    weighed = noise * torch.tensor([1.8, 1.0, 1.6])[:, None, None]
+    light, differences = weighed.mean(0).square().mean(), (weighed - weighed.mean(0)).square().sum(0).mean()
+    assert float(light / differences) == pytest.approx(INDEPENDENT, rel=0.03)
+    assert find_doubt([transform(weighed, flat)]) == 0
+    few = F.avg_pool2d((noise - noise.mean(0))[None], 4)
+    coarse = F.interpolate(few, scale_factor=4, mode="bilinear")[0]
+    assert find_doubt([transform(noise.mean(0) + coarse, flat)]) == pytest.approx(1, abs=0.1)
+    assert find_doubt([transform(noise[:1].expand(3, -1, -1), flat)]) == 1
 
 
 def test_light_and_colour_do_not_come_back() -> None:

@@ -15,7 +15,7 @@ from pipelines.darkening import blur
 from pipelines.errors import UserError
 from pipelines.images import compress, round_levels
 from pipelines.residual_shift import LAST_ETA_ROOT
-from pipelines.restorer import TASKS, RestorerConfig, load_restorer
+from pipelines.restorer import TASKS, RestorerConfig, load_restorer, make_level
 from pipelines.sr_lite import SrLite, SrLiteConfig, load_sr_lite
 from training import train_restorer, train_sr_lite
 from training.degradations import (
@@ -26,6 +26,7 @@ from training.degradations import (
     sample_camera,
 )
 from training.leaves import PICTURE_PX, draw_leaves, draw_palette, lab_to_rgb
+from training.reliefs import draw_relief, load_reliefs, shade_relief
 from training.restoration_data import cut, draw_texture, make_enlarge_batch, sample_scale
 from training.restoration_pictures import draw_letters, draw_lines, draw_picture, draw_sky, load_pictures
 from training.restorer_data import damage, make_restorer_batch
@@ -156,11 +157,46 @@ def test_every_task_of_the_restorer_is_met(pictures: np.ndarray) -> None:
     assert batch.damaged[is_prior].abs().max() == 0 and batch.share[is_prior].max() == 0
     gap = batch.noisy - batch.clean - batch.share[:, None, None, None] * (batch.damaged - batch.clean)
     spread = gap.flatten(1).std(1)
-    is_still = (batch.task.index == TASKS.index("light")) & (spread < 1e-3)
+    is_light = batch.task.index == TASKS.index("light")
+    is_still = (batch.noisy == batch.damaged).flatten(1).all(1)
     assert torch.allclose(spread[~is_still], batch.sigma[~is_still], rtol=0.05, atol=1e-3)
     assert int(is_still.sum()) > 5 and float(batch.share[is_still].min()) == pytest.approx(LAST_ETA_ROOT**2)
+    # Nothing of the clean picture shows through without noise, and the page does not know how noisy it is.
+    assert bool((is_light | ~is_still).all())
+    assert 0 < float(batch.task.is_told[is_light, 0].mean()) < float(batch.task.is_told[is_light, 3].mean())
     with pytest.raises(ValueError, match="no damage of its own"):
         damage(batch.clean[0], "detail", np.random.default_rng(0))
+
+
+def test_a_part_of_the_dark_pictures_is_relief(pictures: np.ndarray) -> None:
+    white = np.full_like(pictures, 255)
+    rng = np.random.default_rng(1)
+    batch = make_restorer_batch(white * 0, SrLite(TINY), 40, rng, reliefs=white, only="light")
+    bright = float((batch.clean.mean((1, 2, 3)) > 0.2).float().mean())
+    assert 0.2 < bright < 0.6
+
+
+def test_reliefs_are_repeatable_fine_and_of_one_colour_s_light_and_shade(tmp_path: Path) -> None:
+    drawn = load_reliefs(tmp_path, 8, 90)
+    assert drawn.dtype == np.uint8 and drawn.shape == (8, PICTURE_PX, PICTURE_PX, 3)
+    assert np.array_equal(drawn[3], draw_relief(93)) and np.array_equal(load_reliefs(tmp_path, 8, 90), drawn)
+    assert np.median(np.abs(np.diff(drawn.mean(-1), axis=1)).mean((1, 2))) > 2
+    level = np.full((9, 9), 4.0)
+    assert np.allclose(shade_relief(level, 0.5, np.random.default_rng(0)), 1)
+
+
+@torch.no_grad()
+def test_dark_pictures_of_little_noise_weigh_as_much_in_decibels(pictures: np.ndarray) -> None:
+    objective = RestorerObjective(SrLite(TINY), TINY_RESTORER, pictures=pictures, checked=pictures[:1])
+    batch = make_restorer_batch(pictures, SrLite(TINY), 2, np.random.default_rng(1), only="light")
+    losses = []
+    for error in (0.05, 0.5):
+        near = replace(batch, noisy=batch.clean, damaged=batch.clean + error)
+        level = make_level(near.sigma, near.share, near.task)
+        distance = ((near.clean - level.first_guess(near.noisy, near.damaged)) / level.out_scale).abs().mean()
+        losses.append((float(objective.compute_loss(near, 0)[0]), float(distance)))
+    (low, near_by), (high, far) = losses
+    assert far == pytest.approx(10 * near_by, rel=1e-3) and high < 4 * low
 
 
 def make_sr(pictures: np.ndarray) -> SrLiteObjective:
