@@ -36,7 +36,7 @@ TOLD = {
         *("oracle_", "clahe_", "lime_", "curve_", "diffusion_", "blind_", "parser_"),
         *("bright_unchanged", "peak_mb"),
     ),
-    "preview_3d": ("inflate_", "views_", "falling_", "uniform_"),
+    "preview_3d": ("inflate_", "views_", "falling_", "uniform_", "parallax_"),
 }
 README = (ROOT / "README.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
