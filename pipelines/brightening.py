@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from pipelines import lime
-from pipelines.darkening import add_tone, blur, remove_tone
+from pipelines.darkening import add_tone, blur, from_linear, remove_tone, to_linear
 from pipelines.detailing import count_tiles, guess_clean
 from pipelines.residual_shift import KAPPA, make_etas
 from pipelines.restorer import Restorer, make_task
@@ -27,8 +27,10 @@ MAX_GAIN = 16.0
 NUM_PASSES = 3
 NEAR = 0.03  # how far from the target a brightness may be
 GRAIN_PX = 2.5  # the deviation of the blur that tells noise from colour and light
-# LIME's share where no noise was removed, and the removed noise, in levels of 255, from which on it has none.
-LIME_SHARE, LIME_BELOW = 0.4, 20.0
+POWER = 2.2  # of the power law
+# The shares of two other guesses of the camera where no noise was removed: no S-shaped curve, and the standard's curve
+# instead of a power law; and the removed noise, in levels of 255, from which on they have none.
+LIME_SHARE, STANDARD_SHARE, RELIT_BELOW = 0.2, 0.5, 20.0
 _MEASURED_PX = 256  # per side: brightness is measured on about as many pixels
 # What guesses a brightness: the brightest hundredth of what is not itself a lamp is taken for nearly white, and the
 # line makes it fit 2,500 drawn pictures in 0.02 to 0.5 of their light, whose mean it misses by 0.13 (0.42 by 0.21).
@@ -55,21 +57,26 @@ def measure_noise(picture: torch.Tensor) -> float:
     return float(F.conv2d(picture[:, None], mask).abs().mean()) * math.sqrt(math.pi / 2) / 6 * (255 / 2)
 
 
-def expose(picture: torch.Tensor, gain: float) -> torch.Tensor:
+def expose(picture: torch.Tensor, gain: float, *, is_standard: bool = False) -> torch.Tensor:
     """Give a picture more light, as if a typical camera had been exposed for longer.
 
     Shapes:  picture (3, H, W) in -1..1; returned the same.
     Units:   gain is what the values below the camera's S-shaped curve are multiplied by; 1 changes nothing. Behind a
-             power law of 2.2, a gain of 2 is 2^2.2 times the light.
+             power law of 2.2, a gain of 2 is 2^2.2 times the light; with is_standard that light is given behind the
+             curve of sRGB, which is a straight line near black, so that dark places gain more.
     Differs: no lookup table: the curve is undone and applied in closed form.
     """
     if gain == 1:
         return picture
-    values = remove_tone((picture + 1) / 2, TONE_FRAC) * gain
-    return add_tone(values.clamp(max=1), TONE_FRAC) * 2 - 1
+    values = remove_tone((picture + 1) / 2, TONE_FRAC)
+    if is_standard:
+        lit = (from_linear(to_linear(values * 2 - 1) * gain**POWER) + 1) / 2
+    else:
+        lit = (values * gain).clamp(max=1)
+    return add_tone(lit, TONE_FRAC) * 2 - 1
 
 
-def find_gain(picture: torch.Tensor, target: float, *, lowest: float = 1.0) -> float:
+def find_gain(picture: torch.Tensor, target: float, *, lowest: float = 1.0, is_standard: bool = False) -> float:
     """Find the gain with which `expose` brings a picture to a brightness.
 
     Units:   target 0..1 as in `measure_brightness`.
@@ -78,11 +85,11 @@ def find_gain(picture: torch.Tensor, target: float, *, lowest: float = 1.0) -> f
     stride = max(1, min(picture.shape[1:]) // _MEASURED_PX)
     few = picture[:, ::stride, ::stride]
     low, high = lowest, MAX_GAIN
-    if measure_brightness(expose(few, low)) >= target:
+    if measure_brightness(expose(few, low, is_standard=is_standard)) >= target:
         return low
     for _ in range(16):
         middle = math.sqrt(low * high)
-        is_dark = measure_brightness(expose(few, middle)) < target
+        is_dark = measure_brightness(expose(few, middle, is_standard=is_standard)) < target
         low, high = (middle, high) if is_dark else (low, middle)
     return math.sqrt(low * high)
 
@@ -157,7 +164,7 @@ def brighten_stream(
              2307.12348 (the noise of each pass).
     Differs: brightness is what is looked at, instead of words and depth; a pass is one step of the chain, and without
              its noise a result comes 0.3 to 0.6 dB nearer to drawn pictures; texture is given back at the end;
-             and as the camera's curve is not known, two guesses of it are averaged where the noise allows it.
+             and as the camera's curve is not known, three guesses of it are averaged where the noise allows it.
     """
     etas = make_etas(num_passes)
     gain = find_gain(dark, target)
@@ -180,21 +187,25 @@ def brighten_stream(
     # Where detail was invented, what was removed is not noise and texture alone.
     picture = guess if detail_frac else return_texture(lit, guess)
     removed = measure_noise(lit - picture)  # unlike the noise of `lit`, it holds no texture
-    if removed < LIME_BELOW:
-        share = LIME_SHARE * (1 - removed / LIME_BELOW)
-        picture = picture + share * (relight(guess, gain, target) - guess)
+    if removed < RELIT_BELOW:
+        picture = picture + (1 - removed / RELIT_BELOW) * (relight(guess, gain, target) - guess)
     picture = picture if noise_frac == 1 else picture + (1 - noise_frac) * find_grain(lit - picture)
     return Brightened(picture.clamp(-1, 1), lit, gain, measure_noise(lit), tuple(found))
 
 
 def relight(picture: torch.Tensor, gain: float, target: float) -> torch.Tensor:
-    """Darken a clean picture as `expose` lit it, and light it as LIME would: as if the camera had no S-shaped curve.
+    """Darken a clean picture as `expose` lit it, and average what three guesses of the camera make of it.
 
-    Shapes: picture (3, H, W) in -1..1; returns the same.
+    Shapes:  picture (3, H, W) in -1..1; returns the same.
+    Returns: the picture itself, that of a camera whose curve is the standard's, and that of one without an S-shaped
+             curve, which LIME takes for granted, by their shares.
     """
-    dark = (expose(picture.clamp(-1, 1), 1 / gain) + 1) / 2
+    less = expose(picture.clamp(-1, 1), 1 / gain)
+    standard = expose(less, find_gain(less, target, is_standard=True), is_standard=True)
+    dark = (less + 1) / 2
     light = lime.estimate_light(dark)
-    return lime.brighten(dark, light, lime.find_gamma(dark, light, target)) * 2 - 1
+    by_lime = lime.brighten(dark, light, lime.find_gamma(dark, light, target)) * 2 - 1
+    return picture + STANDARD_SHARE * (standard - picture) + LIME_SHARE * (by_lime - picture)
 
 
 def find_grain(difference: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from pipelines.brightening import measure_noise
+from pipelines.darkening import from_linear, to_linear
 from pipelines.errors import UserError
 from pipelines.guided_filter import box_mean
 
@@ -24,7 +25,6 @@ MIN_LIKENESS = 0.25
 MIN_OVERLAP = 0.5  # of the picture: less is chance
 # What differs by more than this many deviations of the noise has moved.
 MOVED_DEVIATIONS = 3.0
-_LINEAR_BELOW = 0.04045
 
 
 def merge_burst(pictures: Sequence[torch.Tensor]) -> Generator[int, None, tuple[torch.Tensor, list[float]]]:
@@ -133,19 +133,6 @@ def measure_likeness(first: torch.Tensor, moved: torch.Tensor, seen: torch.Tenso
         # Two pictures without anything to see are the same if they are equally bright.
         return 1.0 if abs(float(small[0].mean() - small[1].mean())) < 0.1 else 0.0
     return float(fine[0] @ fine[1]) / size
-
-
-def to_linear(picture: torch.Tensor) -> torch.Tensor:
-    """Turn displayed values -1..1 into light 0..1 (sRGB)."""
-    values = (picture.clamp(-1, 1) + 1) / 2
-    return torch.where(values <= _LINEAR_BELOW, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-def from_linear(light: torch.Tensor) -> torch.Tensor:
-    """Turn light 0..1 into displayed values -1..1 (sRGB)."""
-    light = light.clamp(0, 1)
-    values = torch.where(light <= _LINEAR_BELOW / 12.92, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    return values * 2 - 1
 
 
 def _refine(before: torch.Tensor, here: torch.Tensor, after: torch.Tensor) -> float:

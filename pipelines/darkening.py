@@ -24,6 +24,7 @@ _SENSORS = (
 )
 _RGB_TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
 NUM_SENSORS = len(_SENSORS)
+_LINEAR_BELOW = 0.04045  # displayed values below are a straight line
 # Read noise that usually comes with shot noise: ln(read) = slope ln(shot) + offset, with this deviation.
 READ_SLOPE, READ_OFFSET, READ_SPREAD = 2.18, 1.20, 0.26
 
@@ -125,6 +126,19 @@ def remove_tone(values: torch.Tensor, tone_frac: float) -> torch.Tensor:
     reach = math.sqrt(2 * slope / (3 * tone_frac))
     whole = torch.asin(((values - 0.5) * 3 / (slope * reach)).clamp(-1, 1))
     return (0.5 + reach * torch.sin(whole / 3)).clamp(0, 1)  # a rounding error below 0 has no root
+
+
+def to_linear(picture: torch.Tensor) -> torch.Tensor:
+    """Turn displayed values -1..1 into light 0..1 (IEC 61966-2-1, sRGB)."""
+    values = (picture.clamp(-1, 1) + 1) / 2
+    return torch.where(values <= _LINEAR_BELOW, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def from_linear(light: torch.Tensor) -> torch.Tensor:
+    """Turn light 0..1 into displayed values -1..1 (IEC 61966-2-1, sRGB)."""
+    light = light.clamp(0, 1)
+    values = torch.where(light <= _LINEAR_BELOW / 12.92, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return values * 2 - 1
 
 
 def blur(picture: torch.Tensor, sigma_y_px: float, sigma_x_px: float) -> torch.Tensor:

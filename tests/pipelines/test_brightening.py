@@ -9,9 +9,10 @@ import torch
 
 from pipelines.brightening import (
     GUESS_RANGE,
-    LIME_BELOW,
-    LIME_SHARE,
     MAX_GAIN,
+    POWER,
+    RELIT_BELOW,
+    TONE_FRAC,
     Brightened,
     BrightenProgress,
     brighten_stream,
@@ -24,7 +25,7 @@ from pipelines.brightening import (
     relight,
     tell_gain,
 )
-from pipelines.darkening import blur
+from pipelines.darkening import add_tone, blur, from_linear
 from pipelines.restorer import Restorer, RestorerConfig
 from pipelines.texture_return import return_texture
 
@@ -100,7 +101,7 @@ def test_a_guess_is_the_same_in_less_light_and_follows_the_scene() -> None:
     assert guess_brightness(torch.ones(3, 9, 9)) == GUESS_RANGE[1] and guess_brightness(-torch.ones(3, 1, 1)) == 0.2
 
 
-def test_a_picture_is_lit_by_two_curves_unless_much_noise_was_removed() -> None:
+def test_a_picture_is_lit_by_three_curves_unless_much_noise_was_removed() -> None:
     ramp = torch.linspace(-0.99, -0.3, 64).expand(3, 48, -1).contiguous()
     found = relight(expose(ramp, 3.0), 3.0, 0.4)
     assert measure_brightness(found) == pytest.approx(0.4, abs=0.02)
@@ -109,12 +110,22 @@ def test_a_picture_is_lit_by_two_curves_unless_much_noise_was_removed() -> None:
     assert clean.noise_levels < 1 and (clean.picture - clean.lit).abs().max() > 0.01
     # What stays in the picture is texture, however much it looks like noise.
     _, textured = run(make_dim(1.0), make_dark(), 0.4)
-    assert textured.noise_levels > LIME_BELOW
-    other = relight(textured.lit, textured.gain, 0.4)
-    torch.testing.assert_close(textured.picture, textured.lit + LIME_SHARE * (other - textured.lit), atol=1e-4, rtol=0)
+    assert textured.noise_levels > RELIT_BELOW
+    torch.testing.assert_close(textured.picture, relight(textured.lit, textured.gain, 0.4), atol=1e-4, rtol=0)
     _, noisy = run(SmoothRestorer(TINY), make_dark(), 0.4)
     one_curve = return_texture(noisy.lit, blur(noisy.lit, 4.0, 4.0))
     torch.testing.assert_close(noisy.picture, one_curve.clamp(-1, 1), atol=1e-4, rtol=0)
+
+
+def test_light_behind_the_standard_curve_is_light() -> None:
+    """What a file of half the light lacks comes back exactly, in the toe near black too."""
+    light = torch.linspace(0, 0.9, 200).expand(3, 2, -1)
+    scene, half = (add_tone((from_linear(part) + 1) / 2, TONE_FRAC) * 2 - 1 for part in (light, light / 2))
+    lit = expose(half, 2 ** (1 / POWER), is_standard=True)
+    torch.testing.assert_close(lit, scene, atol=1e-4, rtol=0)
+    assert (expose(half, 2 ** (1 / POWER)) - scene).abs().max() > 0.02
+    gain = find_gain(half, measure_brightness(scene), is_standard=True)
+    assert gain == pytest.approx(2 ** (1 / POWER), rel=1e-3)
 
 
 def expose_less(picture: torch.Tensor, gain: float) -> torch.Tensor:

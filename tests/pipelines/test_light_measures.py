@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.burst import find_shift, from_linear, measure_likeness, merge_burst, move, to_linear
-from pipelines.darkening import Darkness, darken
+from pipelines.burst import find_shift, measure_likeness, merge_burst, move
+from pipelines.darkening import Darkness, darken, from_linear, to_linear
 from pipelines.errors import UserError
 from pipelines.images import to_tensor
 from pipelines.light_measures import draw_added, explain, is_dark, make_baseline, make_histogram, measure_lit
