@@ -22,8 +22,9 @@ WINDOW_PX = 192  # of the large picture: what is decoded at once stays in the pr
 # A picture is enlarged in several orientations while megapixels times orientations stay below this: 2 to 3 s.
 MAX_VIEWED_MEGAPIXELS = 2.1
 # How far a picture with noise is agreed with at most, and the part of its windows where what the network smoothed away
-# counts as noise alone. Chosen on held-out drawn pictures: the worst ones gain most so, if not the mean.
-MAX_SHARE, CALM_FRAC = 0.5, 0.25
+# counts as noise alone; and bicubic interpolation's share, whose errors are partly others than the network's. Chosen on
+# held-out drawn pictures: the worst ones gain most so, if not the mean.
+MAX_SHARE, CALM_FRAC, PLAIN_SHARE = 0.4, 0.25, 0.1
 NUM_ROUNDS = 2  # of cutting off what no file can hold and projecting again
 
 # What a stream of tiles yields: how many are finished, of how many, and the large picture so far (3, H, W).
@@ -139,9 +140,10 @@ def make_closer(large: torch.Tensor, small: torch.Tensor, reduction: Reduction) 
     """
     gap = small - reduction.reduce(large)
     yield
-    large = (large + reduction.fill(MAX_SHARE * find_signal(gap) * gap)).clamp_(-1, 1)
+    large = large + reduction.fill(MAX_SHARE * find_signal(gap) * gap)
     yield
-    return large
+    plain = enlarge(small[None], reduction.large_size)[0]
+    return (large + PLAIN_SHARE * (plain - large)).clamp_(-1, 1)
 
 
 def find_signal(gap: torch.Tensor) -> torch.Tensor:

@@ -279,7 +279,7 @@ class SuperResolutionRequest:
         help="Clean: a screenshot, a drawing, a reduced picture. Camera: with noise or the traces of a JPEG file.",
     )
     # 0.6 is as sharp as the originals of 24 drawn pictures (median 0.98 of their sharpness; 0 has 0.69, 1 has 1.27).
-    detail_frac: float = ranged(0.6, 0.0, 1.0, 0.05, label="Detail", help="How much of the invented detail is kept.")
+    detail_frac: float = ranged(1.0, 0.0, 1.0, 0.05, label="Detail", help="How much of the invented detail is kept.")
     blur_px: float = ranged(0.0, 0.0, 4.0, 0.1, unit="px", label="Blur", help="How far a point is spread.")
     noise_levels: float = ranged(0.0, 0.0, 50.0, 1.0, label="Noise", help="How much a flat area varies, of 255.")
     missing: str = choice("none", SIGNS_OF_LOSS, label="Lost pixels are", help="How lost pixels are marked, if any.")
