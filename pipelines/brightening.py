@@ -30,7 +30,7 @@ GRAIN_PX = 2.5  # the deviation of the blur that tells noise from colour and lig
 POWER = 2.2  # of the power law
 # The shares of two other guesses of the camera where no noise was removed: no S-shaped curve, and the standard's curve
 # instead of a power law; and the removed noise, in levels of 255, from which on they have none.
-LIME_SHARE, STANDARD_SHARE, RELIT_BELOW = 0.2, 0.5, 20.0
+LIME_SHARE, STANDARD_SHARE, RELIT_BELOW = 0.2, 0.5, 40.0
 _MEASURED_PX = 256  # per side: brightness is measured on about as many pixels
 # What guesses a brightness: the brightest hundredth of what is not itself a lamp is taken for nearly white, and the
 # line makes it fit 2,500 drawn pictures in 0.02 to 0.5 of their light, whose mean it misses by 0.13 (0.42 by 0.21).
