@@ -179,3 +179,17 @@ def test_views_are_there_while_the_model_is_fitted_and_a_stop_keeps_the_best(win
     look_at_model(page)
     expect(page.locator(f"{TAB} .sketches img")).to_have_count(9, timeout=PATIENCE_MS)
     expect(page.locator(TAB).get_by_role("button", name="Download GLB", exact=True)).to_be_enabled()
+
+
+def test_words_become_a_picture_and_the_picture_a_model(windows: Windows) -> None:
+    page = open_tab(windows)
+    before = page.locator(f"{TAB} .enlarge-picture img").first.get_attribute("src")
+    page.fill(f"{TAB} .preview-words textarea", "a red robot, plain background")
+    begin(page, "Draw")
+    assert "Drawn." in finish(page)
+    expect(page.locator(f"{TAB} .enlarge-picture img").first).not_to_have_attribute("src", before or "")
+    begin(page)
+    assert "Done in" in finish(page)
+    shown = look_at_model(page)
+    is_red = (shown[..., 0] > shown[..., 1] + 60) & (shown[..., 0] > shown[..., 2] + 60)
+    assert is_red.mean() > 0.03
