@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio as gr
@@ -49,7 +50,9 @@ def test_after_an_update_a_widget_still_reads_in_our_way() -> None:
         gr.Button().click(lambda: None, None, [picture, strength])
     (listener,) = page.fns.values()
     visit = SessionState(page)
-    asyncio.run(page.postprocess_data(listener, [gr.skip(), gr.update(visible=True)], visit))
+    changes = page.postprocess_data(listener, [gr.skip(), gr.update(visible=True)], visit)
+    with ThreadPoolExecutor() as thread:  # the browser's tests leave an event loop running in this one
+        thread.submit(asyncio.run, changes).result()
     sent = FileData(path="a/broken.png")
     for widget, value, read in ((picture, sent, "a/broken.png"), (picture, None, None), (strength, 1e9, 1e9)):
         assert widget.preprocess(value) == read
