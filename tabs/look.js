@@ -41,6 +41,17 @@
     if (top > innerHeight * 0.6 || top < -200) box.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
   };
   limelight.end = () => root.classList.remove("running");
+  /* A busy browser still has updates of a stopped run before it; what the stop says comes after them. */
+  limelight.rest = async () => {
+    const read = () => [...document.querySelectorAll(".status")].map((line) => line.textContent).join("\n");
+    let last = read(), calm = 0;
+    for (let turn = 0; turn < 100 && calm < 3; turn++) {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      const now = read();
+      calm = now === last ? calm + 1 : 0;
+      last = now;
+    }
+  };
 
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {

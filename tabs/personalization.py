@@ -156,7 +156,7 @@ def connect_runs(
     wire_end(runs, "() => limelight.end()")
     trace = {"trace": result["trace"]}
     for button in (inputs["stop"], inputs["stop_learning"]):
-        wire_stop(button, runs, partial(on_stop_any, services), trace, {**trace, "stopped": result["stopped"]})
+        wire_stop(button, runs, on_stop_any, trace, {**trace, "stopped": result["stopped"]})
 
 
 def connect_rest(

@@ -129,12 +129,8 @@ def on_propose(services: Services, *, pictures: Any, word: Any, phrase: Any, bac
     }
 
 
-def on_stop_any(services: Services, *, trace: Any) -> Updates:
-    """Say what a stopped run leaves behind; what was learned by then can be drawn.
-
-    A step of learning takes longer than one of drawing: a run that is begun before it has ended would be ended with it.
-    """
-    services.models.settle()
+def on_stop_any(*, trace: Any) -> Updates:
+    """Say what a stopped run leaves behind; what was learned by then can be drawn."""
     if trace is None or len(trace) == 2:
         return on_stop(trace=trace)
     step, num_steps, _ = trace

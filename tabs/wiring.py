@@ -13,13 +13,13 @@ import os
 import socket
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
-from threading import Lock
+from threading import Condition, Lock
 from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -38,6 +38,7 @@ MODEL_QUEUE = "model"
 MAX_WAITING = 24
 POLL_S = 0.2
 FRAME_S = 0.15
+STOP_PATIENCE_S = 60  # as long as gradio waits for a step that is being computed
 MAX_PORT = 65535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MEMORY_SENTENCE = (
@@ -85,10 +86,6 @@ class ModelLoader:
         finally:
             self._pool.submit(stream.close).result()
 
-    def settle(self) -> None:
-        """Wait until the model's thread is through with the step that it is in."""
-        self._pool.submit(int).result()
-
     def store(self) -> ModelStore:
         """Give the store behind the loader; the first call imports torch."""
         with self._lock:
@@ -110,6 +107,58 @@ class ModelLoader:
     def is_ready(self, backend: str) -> bool:
         """Tell whether the model is in memory, so that asking for it takes no time."""
         return self._store is not None and backend in self._store.loaded()
+
+
+class UnderWay:
+    """Know whose runs are under way, so that what a Stop says comes after a run's last words.
+
+    Gradio takes a run's end and the Stop's own answer as two requests: under load a step that was being computed was
+    told after the answer, and hid what the Stop had kept.
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._runs: list[tuple[str | None, Any]] = []
+
+    @contextmanager
+    def mark(self, visitor: str | None, run: Any) -> Iterator[None]:
+        """Say that a run of a visitor is under way."""
+        entry = (visitor, run)
+        with self._changed:
+            self._runs.append(entry)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._runs.remove(entry)
+                self._changed.notify_all()
+
+    def wait(self, visitor: str | None, runs: Sequence[Any], patience_s: float) -> bool:
+        """Wait until none of these runs of a visitor is under way; False if that takes too long."""
+
+        def is_over() -> bool:
+            return not any(owner == visitor and run in runs for owner, run in self._runs)
+
+        with self._changed:
+            return self._changed.wait_for(is_over, patience_s)
+
+    def watch(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a listener, so that it is marked for whoever runs it; gradio adds the request as last value."""
+
+        @wraps(run)
+        def watched(*values: Any) -> Iterator[Any]:
+            *given, request = values
+            with self.mark(request.session_hash, watched), closing(run(*given)) as updates:
+                yield from updates
+
+        parameters = inspect.signature(run).parameters.values()
+        request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
+        watched.__signature__ = inspect.Signature([*parameters, request])  # type: ignore[attr-defined]
+        watched.__annotations__ = {"request": gr.Request}
+        return watched
+
+
+UNDER_WAY = UnderWay()
 
 
 @dataclass(frozen=True)
@@ -189,7 +238,7 @@ def wire(
     """
     run = make_listener(handler, controls, outputs, error_output=error_output, describe_error=describe_error)
     if uses_model:
-        run = on_gpu(run)
+        run = UNDER_WAY.watch(on_gpu(run))
         event = {"concurrency_id": MODEL_QUEUE, "concurrency_limit": 1, **event}
     event.setdefault("api_visibility", "public" if api_name else "private")
     listen = partial(gr.on, triggers) if isinstance(triggers, list) else triggers
@@ -207,16 +256,24 @@ def wire_stop(
 ) -> Any:
     """Let a button end the given runs at once; the handler then says what was kept.
 
-    It speaks only after the end has been confirmed, and by the queue's way without waiting there: the browser hears
-    every event on its own, and the run's last words would otherwise overwrite these.
+    It speaks only after their last words, on the server and in the browser, and by the queue's way without waiting
+    there: the browser hears every event on its own, and the run's last words would otherwise overwrite these.
     """
-    hidden: dict[str, Any] = {"show_progress": "hidden"}
-    ended = button.click(end_runs, None, None, cancels=list(runs), queue=False, api_visibility="private", **hidden)
-    return wire(ended.then, handler, controls, outputs, concurrency_limit=None, **hidden)
+    listeners = [run.fn for run in runs]
+
+    def wait_for_end(request: gr.Request) -> None:
+        if not UNDER_WAY.wait(request.session_hash, listeners, STOP_PATIENCE_S):
+            logger.warning("a stopped run is still under way after %d s", STOP_PATIENCE_S)
+
+    quick: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+    # Gradio ends runs once the event that is to end them is through, so that this one must not wait.
+    told = button.click(end_runs, None, None, cancels=list(runs), **quick)
+    rested = told.then(wait_for_end, None, None, **quick).then(None, js="() => limelight.rest()")
+    return wire(rested.then, handler, controls, outputs, concurrency_limit=None, show_progress="hidden")
 
 
 def end_runs() -> None:
-    """Do nothing: gradio ends the runs, and the page hears when that is done."""
+    """Do nothing: gradio ends the runs."""
 
 
 def wire_end(runs: Sequence[Any], script: str) -> None:

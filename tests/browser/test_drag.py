@@ -231,6 +231,11 @@ def test_an_upload_is_fitted_and_stop_keeps_the_best_state(windows: Windows, tmp
     click(page, 100, 100)
     click(page, 140, 100)
     page.get_by_label("DragDiffusion").check()
+    # As many rounds as there are, so that the run does not end by itself before it is stopped.
+    page.click(f"{TAB} .settings .label-wrap")
+    rounds = page.get_by_label("number input for Rounds").locator("visible=true")
+    rounds.fill("160")
+    rounds.press("Tab")
     begin(page)
     page.wait_for_function("/[0-9]+ px to go/.test(document.querySelector('.drag-tab .status:not(.old)')?.innerText)")
     begin(page, "Stop")

@@ -145,7 +145,7 @@ def test_a_stopped_run_leaves_what_was_learned(services: Services) -> None:
         if "learned" in updates:
             break
     stream.close()  # type: ignore[attr-defined]
-    stopped = tab.on_stop_any(services, trace=updates["trace"])
+    stopped = tab.on_stop_any(trace=updates["trace"])
     assert "what was learned so far can be drawn and saved" in stopped["stopped"]
     assert "Done in" in seen(draw(services, updates["learned"]), "status")
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from pipelines import Progress, UserError
 from tabs import wiring
-from tabs.wiring import ModelLoader, make_listener, read_address, wire
+from tabs.wiring import ModelLoader, UnderWay, make_listener, read_address, wire
 
 
 def on_two(*, first: str, second: str) -> Iterator[dict[str, Any]]:
@@ -47,6 +47,45 @@ def test_names_that_do_not_match_fail_when_the_page_is_built(names: tuple[str, .
         button, box = gr.Button(), gr.Textbox()
         with pytest.raises(ValueError, match="on_two takes"):
             wire(button.click, on_two, dict.fromkeys(names, box), {"left": box})
+
+
+def test_a_stop_waits_for_the_last_words_of_its_own_runs() -> None:
+    watching, asked, go = UnderWay(), gr.Request(session_hash="ada"), threading.Event()
+
+    def run(first: str) -> Iterator[str]:
+        yield first
+        go.wait(20)
+        yield "last words"
+
+    watched = watching.watch(run)
+    assert list(inspect.signature(watched).parameters) == ["first", "request"]
+    stream = watched("one", asked)
+    assert next(stream) == "one"
+    assert watching.wait("bob", [watched], 0.01) and watching.wait("ada", [run], 0.01)
+    assert not watching.wait("ada", [watched], 0.01)
+    said: list[str] = []
+    thread = threading.Thread(target=lambda: said.extend(stream))
+    thread.start()
+    go.set()
+    assert watching.wait("ada", [watched], 20)
+    thread.join()
+    assert said == ["last words"]
+
+
+def test_a_closed_run_is_not_under_way() -> None:
+    watching, closed = UnderWay(), []
+
+    def run() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            closed.append(True)
+
+    watched = watching.watch(run)
+    stream: Any = watched(gr.Request(session_hash="ada"))
+    next(stream)
+    stream.close()
+    assert closed and watching.wait("ada", [watched], 0.01)
 
 
 def test_a_stream_runs_in_the_one_thread_that_loads_models_and_is_closed_there() -> None:
