@@ -26,6 +26,8 @@ MAX_VIEWED_MEGAPIXELS = 2.1
 # held-out drawn pictures: the worst ones gain most so, if not the mean.
 MAX_SHARE, CALM_FRAC, PLAIN_SHARE = 0.4, 0.25, 0.1
 NUM_ROUNDS = 2  # of cutting off what no file can hold and projecting again
+HALF_LEVEL = 1 / 255  # of a file of 8 bits, in -1..1: as much a file leaves open
+ROUNDING_POWER = (2 * HALF_LEVEL) ** 2 / 12  # of an error that is as likely anywhere within half a level
 
 # What a stream of tiles yields: how many are finished, of how many, and the large picture so far (3, H, W).
 TileProgress = tuple[int, int, torch.Tensor]
@@ -120,15 +122,18 @@ def count_views(size: tuple[int, int]) -> int:
 
 
 def make_exact(large: torch.Tensor, small: torch.Tensor, reduction: Reduction) -> Generator[None, None, torch.Tensor]:
-    """Project a large picture so that it is reduced to the small one, and keep it within -1..1.
+    """Move a large picture so that, reduced and rounded to the levels of a file, it is the small one; within -1..1.
 
     Returns: a generator that yields now and then, whose return value is the picture, a new tensor.
-    Differs: what a file cannot hold is cut off, which breaks the agreement a little; so both are done in turn.
+    Differs: the pseudo-inverse makes more of the small picture's own rounding than interpolation does, which shows
+             where all is smooth: so the gap is first weighed against it, and then only what exceeds half a level is
+             closed. What a file cannot hold is cut off, which breaks the agreement a little; so all is done in turn.
     """
-    for _ in range(NUM_ROUNDS):
+    for index in range(NUM_ROUNDS):
         gap = small - reduction.reduce(large)
         yield
-        large = (large + reduction.fill(gap)).clamp_(-1, 1)
+        told = gap - gap.clamp(-HALF_LEVEL, HALF_LEVEL) if index else find_signal(gap, ROUNDING_POWER) * gap
+        large = (large + reduction.fill(told)).clamp_(-1, 1)
         yield
     return large
 
@@ -146,16 +151,17 @@ def make_closer(large: torch.Tensor, small: torch.Tensor, reduction: Reduction) 
     return (large + PLAIN_SHARE * (plain - large)).clamp_(-1, 1)
 
 
-def find_signal(gap: torch.Tensor) -> torch.Tensor:
+def find_signal(gap: torch.Tensor, noise: float | None = None) -> torch.Tensor:
     """Return which share of a gap's power around each pixel is more than noise.
 
     Shapes:  gap (3, h, w); returns (1, h, w) in 0..1.
+    Units:   noise is a power in those of -1..1.
     Source:  Wiener's filter in local windows (Lee 1980, IEEE PAMI 2(2)).
-    Differs: nobody tells the noise's power; it is what the calmest quarter of the windows does not exceed.
+    Differs: where nobody tells the noise's power, it is what the calmest quarter of the windows does not exceed.
     """
     power = F.avg_pool2d(gap.square().mean(0, keepdim=True), 3, 1, 1, count_include_pad=False)
-    num_calm = max(1, round(CALM_FRAC * power.numel()))
-    noise = power.flatten().kthvalue(num_calm).values
+    if noise is None:
+        noise = float(power.flatten().kthvalue(max(1, round(CALM_FRAC * power.numel()))).values)
     return (1 - noise / power.clamp(min=1e-9)).clamp(0, 1)
 
 

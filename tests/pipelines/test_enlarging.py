@@ -9,6 +9,7 @@ import torch
 from pipelines import enlarging
 from pipelines.backprojection import make_reduction
 from pipelines.enlarging import (
+    HALF_LEVEL,
     MAX_SHARE,
     PLAIN_SHARE,
     VIEWS,
@@ -18,6 +19,7 @@ from pipelines.enlarging import (
     make_closer,
     make_exact,
 )
+from pipelines.images import round_levels
 from pipelines.sr_lite import SrLite, SrLiteConfig, enlarge, make_places
 from pipelines.tiling import Blend, list_tiles, split_axis
 
@@ -78,6 +80,31 @@ def test_the_result_reduced_again_is_the_upload(size: tuple[int, int]) -> None:
     assert result.abs().max() <= 1
     error = (make_reduction(size, (37, 29)).reduce(result) - small).square().mean()
     assert 10 * math.log10(4 / max(float(error), 1e-12)) > 48
+
+
+@pytest.mark.parametrize("size", [(74, 58), (93, 71), (150, 117)])
+def test_the_result_reduced_and_rounded_is_the_file(size: tuple[int, int]) -> None:
+    small = round_levels(draw(3, 37, 29) * 0.3)
+    gap = small - make_reduction(size, (37, 29)).reduce(run(make_model(), small, size))
+    assert gap.abs().max() < HALF_LEVEL + 1e-5
+    assert gap.abs().max() > 0
+
+
+@pytest.mark.parametrize("scale", [2, 3.3, 8])
+def test_the_rounding_of_a_smooth_file_is_not_made_more_of(scale: float) -> None:
+    side_px = round(24 * scale)
+    slope = torch.linspace(-0.3, 0.3, side_px).expand(3, side_px, side_px) + torch.linspace(0, 0.2, side_px)[:, None]
+    reduction = make_reduction((side_px, side_px), (24, 24))
+    small = round_levels(reduction.reduce(slope))
+    plain = enlarge(small[None], (side_px, side_px))[0]
+    inside = (..., slice(16, -16), slice(16, -16))
+    made, bicubic = (
+        float((picture[inside] - slope[inside]).square().mean())
+        for picture in (finish(make_exact(plain, small, reduction)), plain)
+    )
+    assert made < 1.02 * bicubic
+    projected = plain + reduction.fill(small - reduction.reduce(plain))
+    assert float((projected[inside] - slope[inside]).square().mean()) > 1.1 * bicubic
 
 
 def test_noise_is_not_agreed_with_and_a_lost_thing_in_part() -> None:
