@@ -121,6 +121,15 @@ def count_views(size: tuple[int, int]) -> int:
     return next(count for count in (8, 4, 2, 1) if count == 1 or count <= affordable)
 
 
+def drop_trifles(large: torch.Tensor, small: torch.Tensor) -> torch.Tensor:
+    """Take back what differs from plain interpolation by no more than a file's rounding: smooth skies stay smooth.
+
+    Shapes: large (3, H, W) and small (3, h, w) in -1..1; returns (3, H, W), a new tensor.
+    """
+    change = large - enlarge(small[None], (int(large.shape[1]), int(large.shape[2])))[0]
+    return torch.addcmul(large, find_signal(change, ROUNDING_POWER) - 1, change)
+
+
 def make_exact(large: torch.Tensor, small: torch.Tensor, reduction: Reduction) -> Generator[None, None, torch.Tensor]:
     """Move a large picture so that, reduced and rounded to the levels of a file, it is the small one; within -1..1.
 

@@ -19,7 +19,7 @@ from pipelines.backprojection import Reduction, make_axis
 from pipelines.colour_fix import fix_colours
 from pipelines.detailing import add_detail, count_tiles, guess_clean
 from pipelines.enlarged_size import plan_size
-from pipelines.enlarging import enlarge_by_views, make_closer, make_exact
+from pipelines.enlarging import drop_trifles, enlarge_by_views, make_closer, make_exact
 from pipelines.errors import UserError
 from pipelines.exploring import Provider, explore_stream
 from pipelines.images import to_images, to_tensor
@@ -149,7 +149,7 @@ def _enlarge_loosely(run: _Run, more: int) -> Stream:
         try:
             done, total, large = next(stream)
         except StopIteration as end:
-            return end.value
+            return end.value if run.request.source == "camera" else drop_trifles(end.value, run.small)
         yield run.report(done, total + more, f"tile {done} of {total}", large)
 
 

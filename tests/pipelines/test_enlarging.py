@@ -14,6 +14,7 @@ from pipelines.enlarging import (
     PLAIN_SHARE,
     VIEWS,
     count_views,
+    drop_trifles,
     enlarge_by_views,
     enlarge_in_tiles,
     make_closer,
@@ -88,6 +89,16 @@ def test_the_result_reduced_and_rounded_is_the_file(size: tuple[int, int]) -> No
     gap = small - make_reduction(size, (37, 29)).reduce(run(make_model(), small, size))
     assert gap.abs().max() < HALF_LEVEL + 1e-5
     assert gap.abs().max() > 0
+
+
+def test_changes_below_the_rounding_are_dropped_and_others_kept() -> None:
+    small = draw(3, 20, 20) * 0.5
+    plain = enlarge(small[None], (50, 50))[0]
+    large = plain + 0.0005 * torch.sign(draw(3, 50, 50))
+    large[:, 30:, 30:] = plain[:, 30:, 30:] + 0.1
+    result = drop_trifles(large, small)
+    assert torch.allclose(result[:, :28], plain[:, :28], atol=1e-6)
+    assert torch.allclose(result[:, 32:, 32:], large[:, 32:, 32:], atol=1e-3)
 
 
 @pytest.mark.parametrize("scale", [2, 3.3, 8])
