@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pipelines.darkening import blur
+from pipelines.images import round_levels
 from training.degradations import photograph, reduce_cleanly, sample_camera
 from training.leaves import NUM_TEXTURES, PICTURE_PX, TEXTURE_PX, list_textures, make_noise
 
@@ -20,6 +22,9 @@ MAX_SCALE = 8.0
 CAMERA_FRAC = 0.5
 ZOOMED_FRAC = 0.3
 TEXTURED_FRAC = 0.6
+# Of the pictures to be found, as many went through a lens that is softer than their pixels, and through a sensor.
+LENS_FRAC, SENSOR_FRAC = 0.5, 0.5
+LENS_PX, SENSOR_LEVELS = (0.3, 1.2), (0.3, 3.0)
 NUM_FINE_TEXTURES = 32
 
 
@@ -45,7 +50,8 @@ def make_enlarge_batch(pictures: np.ndarray, batch_size: int, rng: np.random.Gen
     scale = sample_scale(rng)
     small_px = min(SMALL_PX, int(PICTURE_PX / scale))
     large_px = round(small_px * scale)
-    large = torch.stack([cut(pictures[rng.integers(len(pictures))], large_px, rng) for _ in range(batch_size)])
+    crops = (cut(pictures[rng.integers(len(pictures))], large_px, rng) for _ in range(batch_size))
+    large = torch.stack([soften(crop, rng) for crop in crops])
     num_camera = int(rng.binomial(batch_size, CAMERA_FRAC))
     size = (small_px, small_px)
     parts = [photograph(picture, size, sample_camera(rng), rng) for picture in large[:num_camera]]
@@ -74,6 +80,20 @@ def cut(picture: np.ndarray, side_px: int, rng: np.random.Generator) -> torch.Te
         gain = rng.uniform(0.3, 1.0)
         crop = crop * gain + rng.uniform(-1, 1) * (1 - gain)
     return crop
+
+
+def soften(crop: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Make a drawn crop (3, H, W) what a file of a photograph holds: not sharp to the pixel, noisy, in whole levels.
+
+    Differs: drawn edges alone are as sharp as pixels allow, and a network that saw no others sharpens soft ones.
+    """
+    if rng.random() < LENS_FRAC:
+        sigma = rng.uniform(*LENS_PX)
+        crop = blur(crop, sigma, sigma)
+    if rng.random() < SENSOR_FRAC:
+        deviation = np.exp(rng.uniform(*np.log(SENSOR_LEVELS))) / (255 / 2)
+        crop = crop + torch.from_numpy(rng.normal(0, deviation, crop.shape).astype(np.float32))
+    return round_levels(crop)
 
 
 def draw_texture(side_px: int, rng: np.random.Generator) -> torch.Tensor:
