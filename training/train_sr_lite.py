@@ -1,6 +1,6 @@
 """Recipe: the any-scale enlarger of the super-resolution tab.
 
-    python -m training.train_sr_lite --minutes 60 --resume --export assets/sr_lite
+    python -m training.train_sr_lite --minutes 120 --resume --export assets/sr_lite
 
 It learns from drawn pictures alone, reduced cleanly or as a camera would; photographs are its test.
 """
@@ -31,7 +31,7 @@ from training.trainer import Trainer, TrainerConfig, count_parameters, make_pars
 
 DEFAULTS = TrainerConfig(
     run_dir="training_runs/sr_lite",
-    total_steps=12_000,
+    total_steps=22_500,
     batch_size=16,
     muon_lr=3e-3,
     adamw_lr=1.5e-3,

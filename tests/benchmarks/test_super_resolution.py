@@ -70,6 +70,7 @@ def test_steps_between_small_pixels_are_no_seam() -> None:
     steps = measure_border_steps(blocks, 48)
     assert steps.at_borders > 3 * steps.everywhere
     assert steps.at_borders == pytest.approx(steps.nearby, rel=0.3)
+    assert steps.in_overlaps == pytest.approx(steps.everywhere, rel=0.1)
     with pytest.raises(ValueError, match="one tile"):
         measure_border_steps(blocks, 96)
 

@@ -27,7 +27,7 @@ from training.degradations import (
 )
 from training.leaves import PICTURE_PX, draw_leaves, draw_palette, lab_to_rgb
 from training.reliefs import draw_relief, load_reliefs, shade_relief
-from training.restoration_data import cut, draw_texture, make_enlarge_batch, sample_scale
+from training.restoration_data import cut, draw_texture, make_enlarge_batch, sample_scale, soften
 from training.restoration_pictures import draw_letters, draw_lines, draw_picture, draw_sky, load_pictures
 from training.restorer_data import damage, make_restorer_batch
 from training.train_restorer import RestorerObjective, export_restorer
@@ -136,6 +136,20 @@ def test_cameras_and_scales_stay_in_range() -> None:
         camera = sample_camera(rng)
         assert 0 <= camera.noise_levels <= 10 and camera.jpeg_quality in (0, *range(60, 96))
         assert 1 <= sample_scale(rng) <= 8
+
+
+def test_a_lens_and_a_sensor_leave_whole_levels_and_some_pictures_sharp() -> None:
+    edge = torch.full((3, 32, 32), -0.5)
+    edge[:, :, 16:] = 0.5
+    steps, noises = [], []
+    for seed in range(40):
+        seen = soften(edge, np.random.default_rng(seed))
+        levels = (seen + 1) * (255 / 2)
+        assert torch.allclose(levels, levels.round(), atol=1e-3) and seen.abs().max() <= 1
+        steps.append(float(seen.mean((0, 1)).diff().max()))
+        noises.append(float(seen[..., :8].std()))
+    assert max(steps) > 0.95 and min(steps) < 0.5
+    assert min(noises) < 0.001 and 0.01 < max(noises) < 0.03
 
 
 def test_batches_are_pairs_of_one_scale(pictures: np.ndarray) -> None:
