@@ -1,7 +1,8 @@
 """Photographs that no network here was trained on, and what reduced or damaged them.
 
-They come with scikit-image, whose notes name a licence that allows it for each of these; pictures without one, as the
-motorcycles of a stereo benchmark, are left out. Only their files are read; none is copied into this repository.
+They come with scikit-image, whose notes name a licence that allows it for each of these. Pictures without one, as the
+moon, a scanned page and the motorcycles of a stereo benchmark, are left out, and so are drawings. Only their files are
+read; none is copied into this repository.
 """
 
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ PHOTOGRAPHS = (
     ("grass.png", "CC0"),
     ("gravel.png", "CC0"),
     ("coins.png", "no known restrictions"),
+    ("cell.png", "CC0"),
+    ("clock_motion.png", "public domain"),
+    ("microaneurysms.png", "CC0"),
+    ("text.png", "public domain"),
 )
 SCALES = (2.0, 3.3, 4.0, 8.0)
 MAX_SIDE_PX = 512

@@ -8,7 +8,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,19 @@ from benchmarks.progress import count
 from benchmarks.sheets import save_sheet
 from pipelines import ModelStore
 from pipelines.backprojection import Axis, Reduction, make_blur, make_reduction
-from pipelines.detailing import TILE_PX
+from pipelines.detailing import TILE_PX, add_detail
 from pipelines.enlarging import make_exact
 from pipelines.images import to_images, to_tensor
 from pipelines.photo_measures import measure_psnr, measure_sharpness
+from pipelines.residual_shift import NUM_STEPS
 from pipelines.restorer import SIDE_UNIT_PX
+from pipelines.seeding import make_generators
 from pipelines.sr_lite import enlarge
 from pipelines.tiling import split_axis
 
 MAIN_SCALE = 4.0
 CROP_PX = 160
-# 512 px of these become 2048 px, which is 16 tiles; Faithful has no tile borders where Detail has them.
-SEAM_PHOTOS, SEAM_MODES = ("astronaut", "retina", "ihc", "grass"), ("detail", "faithful")
+SEAM_PX = 256  # of a photograph: enlarged, it takes four tiles, and memory still holds it in one
 # The damages of the guided mode, with and without lost pixels, whose black holes would be easy to beat alone.
 BLUR_PX, NOISE_LEVELS = 1.5, 8.0
 LOST_FRACS = {"known_blur_gain_db": 0.0, "known_lost_gain_db": 0.3}
@@ -74,11 +75,16 @@ def back_project(pair: Pair) -> Image.Image:
     stream = make_exact(
         enlarge(small[None], size)[0], small, make_reduction(size, (pair.small.height, pair.small.width))
     )
+    return to_images(finish(stream)[None])[0]
+
+
+def finish(stream: Generator[Any, None, torch.Tensor]) -> torch.Tensor:
+    """Run a stream to its end, and take the picture that it returns."""
     while True:
         try:
             next(stream)
         except StopIteration as end:
-            return to_images(end.value[None])[0]
+            return end.value
 
 
 def list_methods(models: ModelStore) -> dict[str, Callable[[Pair], Image.Image]]:
@@ -145,14 +151,14 @@ def measure_faithful(pairs: Sequence[Pair], models: ModelStore) -> tuple[dict[st
     return rows, shown
 
 
-def crop(picture: Image.Image) -> Image.Image:
-    """Cut the middle out, to look at."""
-    left, top = (picture.width - CROP_PX) // 2, (picture.height - CROP_PX) // 2
-    return picture.crop((left, top, left + CROP_PX, top + CROP_PX))
+def crop(picture: Image.Image, side_px: int = CROP_PX) -> Image.Image:
+    """Cut the middle out."""
+    left, top = (picture.width - side_px) // 2, (picture.height - side_px) // 2
+    return picture.crop((left, top, left + side_px, top + side_px))
 
 
 def measure_detail(pairs: Sequence[Pair], models: ModelStore) -> dict[str, Figure]:
-    """Compare Detail with Faithful at the main scale: agreement, PSNR, how near the sharpness comes, and seams."""
+    """Compare Detail with Faithful at the main scale: agreement, PSNR, and how near the sharpness comes."""
     rows: dict[str, list[float]] = {}
     for pair in count(pairs, "photographs with detail"):
         faithful = enlarge_photo(pair.small, models, scale=pair.scale).image
@@ -172,53 +178,64 @@ def measure_detail(pairs: Sequence[Pair], models: ModelStore) -> dict[str, Figur
         "detail_psnr_loss_db": make_figure(rows["loss"], unit="dB"),
         "detail_sharpness_gain": make_figure(nearer),
         "detail_sharpness_error": make_figure(rows["sharp_on"], baseline=float(np.mean(rows["sharp_off"]))),
-    } | measure_seams(models)
+    }
 
 
-def measure_seams(models: ModelStore) -> dict[str, Figure]:
-    """Enlarge photographs that take several tiles with Detail, and look at the borders of its tiles.
+def measure_seams(photographs: dict[str, Image.Image], models: ModelStore) -> dict[str, Figure]:
+    """Add detail to enlarged photographs in tiles and in one piece, from the same noise, and look where tiles meet.
 
-    Returns: detail_seam_ratio, 1 where nothing is seen; and the same without comparing like with like.
+    Returns: detail_seam_ratio, steps across tile borders against the same lines of the picture made in one piece; and
+             these steps against those of the whole picture, whose baseline is again the picture made in one piece.
     """
-    large, ratios, plain = load_photographs(), [], []
-    for name in count(SEAM_PHOTOS, "photographs of several tiles"):
-        made = [enlarge_photo(large[name], models, scale=MAIN_SCALE, mode=mode).image for mode in SEAM_MODES]
-        steps = [measure_border_steps(image) for image in made]
-        ratios.append(steps[0].at_borders / steps[0].nearby * steps[1].nearby / steps[1].at_borders)
-        plain.append(steps[0].at_borders / steps[0].everywhere)
-    return {"detail_seam_ratio": make_figure(ratios), "detail_border_to_all_steps": make_figure(plain)}
+    ratios, shares, whole_shares = [], [], []
+    large = {name: crop(photo, SEAM_PX) for name, photo in photographs.items() if min(photo.size) >= SEAM_PX}
+    for photo in count(list(large.values()), "photographs in several tiles and in one"):
+        faithful = to_tensor([enlarge_photo(photo, models, scale=MAIN_SCALE).image])[0]
+        tiled, whole = (
+            measure_border_steps(detail_in_tiles(faithful, photo, models, tile_px))
+            for tile_px in (TILE_PX, round(SEAM_PX * MAIN_SCALE))
+        )
+        ratios.append(tiled.at_borders / whole.at_borders)
+        shares.append(tiled.at_borders / tiled.everywhere)
+        whole_shares.append(whole.at_borders / whole.everywhere)
+    return {
+        "detail_seam_ratio": make_figure(ratios),
+        "detail_border_to_all_steps": make_figure(shares, baseline=float(np.mean(whole_shares))),
+    }
+
+
+def detail_in_tiles(faithful: torch.Tensor, small: Image.Image, models: ModelStore, tile_px: int) -> torch.Tensor:
+    """Add to (3, H, W) what Detail adds, in tiles of the given side."""
+    restorer = models.networks().restorer
+    generator = make_generators(0, 1)[0]
+    detail = finish(add_detail(restorer, faithful, generator, noise=0.0, num_steps=NUM_STEPS, tile_px=tile_px))
+    reduction = make_reduction((int(faithful.shape[1]), int(faithful.shape[2])), (small.height, small.width))
+    return finish(make_exact(detail, to_tensor([small])[0], reduction))
 
 
 @dataclass(frozen=True)
 class BorderSteps:
-    """Mean difference between neighbouring lines: across tile borders, nearby at the same place of the small picture's
-    pixels, and everywhere."""
+    """Mean difference between neighbouring lines: across tile borders, and everywhere."""
 
     at_borders: float
-    nearby: float
     everywhere: float
 
 
-def measure_border_steps(
-    picture: Image.Image, tile_px: int = TILE_PX, period_px: int = round(MAIN_SCALE)
-) -> BorderSteps:
-    """Measure what lies across the borders of tiles.
+def measure_border_steps(pixels: torch.Tensor, tile_px: int = TILE_PX) -> BorderSteps:
+    """Measure what lies across the borders of tiles of (3, H, W).
 
-    Units: period_px is the side of a pixel of the small picture. Tile borders fall between two of these, where any
-           enlarged picture steps more than inside of one; lines a few periods away step as much if there is no seam.
+    Tile borders fall between pixels of the small picture, where any enlarged picture steps more than inside of one: so
+    only the same lines of the same picture without tiles tell whether there is a seam.
     """
-    pixels = to_tensor([picture])[0]
-    at, nearby, everywhere = [], [], []
+    at, everywhere = [], []
     for axis in (1, 2):
         step, length = pixels.diff(dim=axis).abs().mean((0, 3 - axis)), pixels.shape[axis]
         everywhere.append(float(step.mean()))
-        for span in split_axis(-(-length // SIDE_UNIT_PX), tile_px // SIDE_UNIT_PX, 0)[1:]:
-            border = span.first * SIDE_UNIT_PX - 1
-            at.append(float(step[border]))
-            nearby += [float(step[border + sign * k * period_px]) for k in range(1, 7) for sign in (-1, 1)]
+        spans = split_axis(-(-length // SIDE_UNIT_PX), tile_px // SIDE_UNIT_PX, 0)[1:]
+        at += [float(step[span.first * SIDE_UNIT_PX - 1]) for span in spans]
     if not at:
-        raise ValueError(f"a picture of {picture.size} px has one tile and no border")
-    return BorderSteps(float(np.mean(at)), float(np.mean(nearby)), float(np.mean(everywhere)))
+        raise ValueError(f"a picture of {tuple(pixels.shape[1:])} px has one tile and no border")
+    return BorderSteps(float(np.mean(at)), float(np.mean(everywhere)))
 
 
 def measure_known_damage(photographs: dict[str, Image.Image], models: ModelStore) -> dict[str, Figure]:
@@ -276,12 +293,16 @@ def time_run(mode: str, side_px: str) -> dict[str, float]:
 @torch.no_grad()
 def measure(settings: RunSettings) -> dict[str, Figure]:
     """Measure over the first n photographs; times are taken anew even where the rest was kept."""
-    return keep_part(settings, "super_resolution", lambda: measure_pictures(settings)) | measure_cost()
-
-
-def measure_pictures(settings: RunSettings) -> dict[str, Figure]:
-    """Measure every mode on the photographs; the baseline of a gain is what it is a gain over."""
     models, photographs = ModelStore(), load_photographs(settings.n)
+    figures = keep_part(settings, "super_resolution", lambda: measure_pictures(settings, models, photographs))
+    figures |= keep_part(settings, "super_resolution_seams", lambda: measure_seams(photographs, models))
+    return figures | measure_cost()
+
+
+def measure_pictures(
+    settings: RunSettings, models: ModelStore, photographs: dict[str, Image.Image]
+) -> dict[str, Figure]:
+    """Measure every mode on the photographs; the baseline of a gain is what it is a gain over."""
     pairs = [
         make_pair(name, picture, scale, is_camera=is_camera)
         for is_camera in (False, True)

@@ -23,12 +23,18 @@ TILE_PX, MARGIN_PX = 512, 32
 
 @torch.no_grad()
 def guess_clean(
-    model: Restorer, noisy: torch.Tensor, damaged: torch.Tensor, level: tuple[float, float], task: Task
+    model: Restorer,
+    noisy: torch.Tensor,
+    damaged: torch.Tensor,
+    level: tuple[float, float],
+    task: Task,
+    *,
+    tile_px: int = TILE_PX,
 ) -> Generator[None, None, torch.Tensor]:
     """Guess the clean picture once.
 
     Shapes:  noisy, damaged (3, H, W) of any sides; task of one picture; the generator returns (3, H, W).
-    Units:   level is (sigma, share) as in `Restorer`.
+    Units:   level is (sigma, share) as in `Restorer`; tile_px a multiple of SIDE_UNIT_PX.
     Returns: a generator that yields after every tile, whose return value is the guess.
     """
     height, width = noisy.shape[1:]
@@ -37,7 +43,7 @@ def guess_clean(
     cells = (pair.shape[1] // SIDE_UNIT_PX, pair.shape[2] // SIDE_UNIT_PX)
     blend = Blend(3, (int(pair.shape[1]), int(pair.shape[2])))
     sigma, share = (torch.full((1,), value) for value in level)
-    for tile in _list_tiles(cells):
+    for tile in _list_tiles(cells, tile_px):
         rows, columns = (_scale(span) for span in tile)
         part = pair[None, :, rows.outer_first : rows.outer_last, columns.outer_first : columns.outer_last]
         part = part.contiguous(memory_format=torch.channels_last)
@@ -48,7 +54,13 @@ def guess_clean(
 
 @torch.no_grad()
 def add_detail(
-    model: Restorer, picture: torch.Tensor, generator: torch.Generator, *, noise: float | None, num_steps: int
+    model: Restorer,
+    picture: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    noise: float | None,
+    num_steps: int,
+    tile_px: int = TILE_PX,
 ) -> Generator[tuple[int, torch.Tensor], None, torch.Tensor]:
     """Add the detail that an enlarged picture lacks.
 
@@ -63,7 +75,7 @@ def add_detail(
     noisy = start_chain(picture, _draw(picture, generator), etas)
     clean = picture
     for done, step in enumerate(reversed(range(len(etas)))):
-        stream = guess_clean(model, noisy, picture, (KAPPA * etas[step] ** 0.5, etas[step]), task)
+        stream = guess_clean(model, noisy, picture, (KAPPA * etas[step] ** 0.5, etas[step]), task, tile_px=tile_px)
         clean = yield from follow(stream, (done, clean))
         noisy = step_back(noisy, clean, step, etas, noise=_draw(picture, generator))
     return clean
@@ -71,11 +83,11 @@ def add_detail(
 
 def count_tiles(size: tuple[int, int]) -> int:
     """Return how many tiles one guess of a picture (H, W) takes."""
-    return len(_list_tiles((-(-size[0] // SIDE_UNIT_PX), -(-size[1] // SIDE_UNIT_PX))))
+    return len(_list_tiles((-(-size[0] // SIDE_UNIT_PX), -(-size[1] // SIDE_UNIT_PX)), TILE_PX))
 
 
-def _list_tiles(cells: tuple[int, int]) -> tuple[tuple[Span, Span], ...]:
-    return list_tiles(cells, TILE_PX // SIDE_UNIT_PX, MARGIN_PX // SIDE_UNIT_PX)
+def _list_tiles(cells: tuple[int, int], tile_px: int) -> tuple[tuple[Span, Span], ...]:
+    return list_tiles(cells, tile_px // SIDE_UNIT_PX, MARGIN_PX // SIDE_UNIT_PX)
 
 
 def _draw(picture: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
