@@ -21,6 +21,9 @@ from pipelines.types import Measure
 # A picture is dark if its mean is below the first, or if nineteen of twenty pixels have no channel above the second.
 # Of 80 drawn pictures 5 % were called dark in full light, 76 % with 0.3 of the light and all with 0.1.
 DARK_MEAN, DARK_PEAK = 0.2, 0.6
+# As bright as this on average, a picture without highlights lacks contrast, not light. Of 72 drawn pictures in mist a
+# third was called dark without this and a quarter is with it; with 0.3 of the light 92 and 89 %.
+BRIGHT_MEAN = 0.45
 NUM_BINS = 64
 SAMPLE_PX = 512
 CURVE_RADIUS_PX = 5
@@ -48,7 +51,8 @@ def is_dark(picture: torch.Tensor) -> bool:
     few = _thin_out(picture)
     brightest = (few.amax(0).flatten() + 1) / 2
     peak = float(brightest.kthvalue(max(1, round(0.95 * brightest.numel()))).values)
-    return measure_brightness(few) < DARK_MEAN or peak < DARK_PEAK
+    brightness = measure_brightness(few)
+    return brightness < DARK_MEAN or (peak < DARK_PEAK and brightness < BRIGHT_MEAN)
 
 
 def make_baseline(dark: torch.Tensor, brightness: float) -> torch.Tensor:

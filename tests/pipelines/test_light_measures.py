@@ -65,6 +65,8 @@ def test_dark_is_told_from_bright() -> None:
     bright = make_scene()
     generator = torch.Generator().manual_seed(0)
     assert not is_dark(bright) and not is_dark(torch.ones(3, 2, 2))
+    misty = 0.1 * bright
+    assert not is_dark(misty) and is_dark(misty - 0.3)
     assert is_dark(darken(bright, Darkness(0.1), generator)) and is_dark(torch.full((3, 2, 2), -1.0))
 
 
