@@ -22,6 +22,8 @@ FLAGS = (
     *("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
     # Solid models are drawn by software here.
     *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+    # On a busy machine they may take longer than the browser allows, which then draws no more of them for this page.
+    *("--disable-gpu-watchdog", "--disable-gpu-process-crash-limit", "--disable-domain-blocking-for-3d-apis"),
 )
 PATIENCE_MS = 120_000
 
