@@ -86,7 +86,7 @@ tab().addEventListener("pointerup", (event) => {
   /* Pulling the divider is no click. */
   const isClick = press && Math.hypot(event.clientX - press[0], event.clientY - press[1]) < 6;
   press = null;
-  if (!isClick || event.target.closest('[role="slider"]')) return;
+  if (!isClick || event.target.closest('[role="slider"]') || !findPicture()) return;
   if (event.pointerType === "mouse") isPinned = !isPinned;
   follow(event);
 }, true);
